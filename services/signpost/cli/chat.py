@@ -1,0 +1,52 @@
+"""`signpost chat`: the seed's Chat, a line each way."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import grpc
+import typer
+
+from protos.example import greeter_pb2, greeter_pb2_grpc
+from signpost.cli.errors import CommandError, no_answer
+from signpost.cli.session import FIRST_ANSWER_S, Session
+from signpost.errors import Unavailable
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(chat)
+
+
+def chat(context: typer.Context) -> None:
+    """Talk to the notification service: every line of input is answered. Ctrl-D ends."""
+    asyncio.run(_chat(context.obj))
+
+
+async def _chat(session: Session) -> None:
+    interactive = sys.stdin.isatty()
+    async with grpc.aio.insecure_channel(session.notification) as channel:
+        try:
+            async with asyncio.timeout(FIRST_ANSWER_S):
+                await channel.channel_ready()
+        except TimeoutError:
+            raise no_answer("notification", session.notification, None) from None
+        call = greeter_pb2_grpc.GreeterStub(channel).Chat(_requests(interactive))
+        try:
+            async for answer in call:
+                sys.stdout.write(f"{answer.reply}\n")
+                sys.stdout.flush()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNAVAILABLE:
+                reason = Unavailable(error.details() or "the stream broke")
+                raise no_answer("notification", session.notification, reason) from None
+            raise CommandError(f"the chat ended: {error.details()} ({error.code().name})") from None
+        finally:
+            call.cancel()
+
+
+async def _requests(interactive: bool) -> AsyncIterator[greeter_pb2.MessageRequest]:
+    if interactive:
+        sys.stderr.write("a line is a message, Ctrl-D ends\n")
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        yield greeter_pb2.MessageRequest(content=line.rstrip("\n"))

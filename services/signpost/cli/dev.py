@@ -1,0 +1,145 @@
+"""Both services on this machine, on real places, until Ctrl-C: `make run`.
+
+Guarantees: the first command to try is printed only once both services say SERVING and the places
+are there; Ctrl-C or SIGTERM drains both services and exits with 0; a service that ends by itself
+takes the other one with it and the exit code is not 0. The places are loaded into an empty
+collection only.
+"""
+
+import argparse
+import asyncio
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from signpost.client import FeatureClient
+from signpost.errors import SignpostError
+
+STOP_TIMEOUT_S = 30.0
+"""A service that has not drained by then is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How to start one service and where it answers."""
+
+    module: str
+    name: str
+    listen: str
+    metrics_listen: str
+
+    async def start(self, data_dir: Path) -> asyncio.subprocess.Process:
+        """A process in a session of its own, so that Ctrl-C reaches it through us, once."""
+        settings = ["--listen", self.listen, "--metrics-listen", self.metrics_listen, "--data-dir", str(data_dir)]
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", self.module, *settings, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        )
+
+    async def serving(self) -> None:
+        """Return once its health says SERVING."""
+        options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+        async with grpc.aio.insecure_channel(self.listen, options=options) as channel:
+            request = health_pb2.HealthCheckRequest(service=self.name)
+            async for answer in health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True):
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+
+
+FEATURE = Service("feature_service", "feature.v1.FeatureService", "localhost:50051", "localhost:9101")
+NOTIFICATION = Service(
+    "notification_service", "notification.v1.NotificationService", "localhost:50052", "localhost:9102"
+)
+SERVICES = (FEATURE, NOTIFICATION)
+
+READY = f"""
+  feature service       {FEATURE.listen}   metrics http://{FEATURE.metrics_listen}/metrics
+  notification service  {NOTIFICATION.listen}   metrics http://{NOTIFICATION.metrics_listen}/metrics
+
+  In another terminal:  .venv/bin/signpost near 48.85,2.35 --radius 5km
+  Ctrl-C ends both.
+"""
+
+
+class LoadFailed(Exception):
+    """`signpost import` did not end well; it has said why."""
+
+
+async def is_empty() -> bool:
+    """Whether the feature service holds no place."""
+    async with FeatureClient(FEATURE.listen) as client:
+        async for _ in client.list(near=(0.0, 0.0), limit=1):
+            return False
+    return True
+
+
+async def load(places: Path) -> None:
+    """`signpost import` of a file, its progress on this terminal."""
+    command = [str(Path(sys.executable).with_name("signpost")), "import", str(places)]
+    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    try:
+        if await process.wait():
+            raise LoadFailed(f"{places} could not be loaded")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def prepare(places: Path) -> None:
+    """Wait for both services, load the places, say what to do next."""
+    await asyncio.gather(*(service.serving() for service in SERVICES))
+    if await is_empty():
+        await load(places)
+    print(READY, flush=True)  # noqa: T201 - this is what the person at the terminal waits for
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Drain one service; kill it if that takes too long."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def run(data_dir: Path, places: Path) -> int:
+    """Both services until one ends or we are told to; the exit code."""
+    told = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    processes = [await service.start(data_dir) for service in SERVICES]
+    ends = [asyncio.create_task(told.wait()), *(asyncio.create_task(process.wait()) for process in processes)]
+    prepared = asyncio.create_task(prepare(places))
+    try:
+        await asyncio.wait([prepared, *ends], return_when=asyncio.FIRST_COMPLETED)
+        if prepared.done():
+            prepared.result()
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (prepared, *ends):
+            task.cancel()
+        await asyncio.gather(prepared, *ends, return_exceptions=True)
+        await asyncio.gather(*map(stop, processes))
+    return 0 if told.is_set() else 1
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="make run", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data-dir", type=Path, default=Path(".data"), help="where the services keep their logs")
+    parser.add_argument("--places", type=Path, required=True, help="GeoJSON to load into an empty collection")
+    arguments = parser.parse_args()
+    try:
+        raise SystemExit(asyncio.run(run(arguments.data_dir, arguments.places)))
+    except (LoadFailed, SignpostError, grpc.RpcError) as error:
+        raise SystemExit(f"make run: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

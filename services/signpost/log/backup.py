@@ -1,0 +1,188 @@
+"""Backup and restore, while the service runs.
+
+A backup is one SQLite file, the same for every engine: the logs with their records, each at its
+sequence. Guarantees:
+
+- `backup` holds one moment of each log (on SQLite the same moment of all), and takes nothing from the
+  service: it only reads. The file appears whole, under its name, or not at all.
+- `restore` gives every log it brings back a new epoch, so that each position from before is answered
+  EpochChanged and no reader goes on in another history. A log that the backup does not hold stays.
+- On SQLite a restore is one transaction: a reader sees the log before it or after it, and a killed
+  restore changes nothing. The records keep sequences and times. A running service waits with its appends
+  for its length and then goes on in what was restored.
+- On JetStream the streams are made anew and the records published again, in order: sequences are without
+  holes and times are those of the restore, by which retention counts. Stop the writers first: what is
+  appended meanwhile stands among them.
+"""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from signpost.errors import LogRefused
+from signpost.log.base import Log, LogSettings, Record, Store
+from signpost.log.opening import NATS_SCHEMES, sqlite_path
+from signpost.log.sqlite import schema
+from signpost.log.sqlite.journal import Journal
+
+_PAGE = 1000
+_TABLES = ("records", "subjects", "dedupe")
+
+
+async def backup(url: str, path: str | Path, *, settings: Any = None) -> int:
+    """Write every log behind the URL to a file, which is replaced; answers how many records it holds.
+
+    `settings`: as for `open_store`. Raises LogRefused, naming the file, where one of the two cannot be used.
+    """
+    path = Path(path)
+    if urlsplit(url).scheme in NATS_SCHEMES:
+        from signpost.log import backup_jetstream  # noqa: PLC0415 - needs an extra
+
+        with _whole(path) as aside:
+            async with backup_jetstream.opened(url, settings) as (store, logs):
+                return await _export(store, logs, aside)
+    return await asyncio.to_thread(_backup_sqlite, Path(sqlite_path(url)), path)
+
+
+async def restore(url: str, path: str | Path, *, settings: Any = None) -> int:
+    """Bring the logs of a backup back, under new epochs; answers how many records there are.
+
+    Raises LogRefused, naming the file, where it is no backup or the log behind the URL cannot be written.
+    """
+    path = Path(path)
+    await asyncio.to_thread(_check, path)
+    if urlsplit(url).scheme in NATS_SCHEMES:
+        from signpost.log import backup_jetstream  # noqa: PLC0415 - needs an extra
+
+        with contextlib.closing(schema.connect(path, read_only=True)) as source:
+            return await backup_jetstream.restore(url, source, settings)
+    return await asyncio.to_thread(_restore_sqlite, Path(sqlite_path(url)), path)
+
+
+def records_of(source: sqlite3.Connection, log_id: int, after: int) -> list[Record]:
+    """The next records of a backup after a sequence, for engines that publish them again."""
+    rows = source.execute(
+        "SELECT sequence, subject, message_id, time_ns, payload, tombstone"  # noqa: S608 - our own table
+        f" FROM records_{log_id} WHERE sequence > ? ORDER BY sequence LIMIT {_PAGE}",
+        (after,),
+    )
+    return [
+        Record(sequence, subject, message_id, time_ns, payload, tombstone == 1)
+        for sequence, subject, message_id, time_ns, payload, tombstone in rows
+    ]
+
+
+def _backup_sqlite(live: Path, path: Path) -> int:
+    if not live.exists():
+        raise LogRefused(f"{live} does not exist")
+    _check(live)
+    with _whole(path) as aside:
+        with (
+            _refusing(live),
+            contextlib.closing(schema.connect(live, read_only=True)) as source,
+            contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as copy,
+        ):
+            # In one step: in many, each commit of the service would start it anew.
+            source.backup(copy, pages=-1)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        return _count(aside)
+
+
+def _restore_sqlite(live: Path, path: Path) -> int:
+    schema.prepare(live)
+    with _refusing(live), contextlib.closing(schema.connect(live)) as connection:
+        connection.execute("ATTACH ? AS source", (str(path.absolute()),))
+        with schema.transaction(connection):
+            ours = dict(connection.execute("SELECT name, id FROM main.logs").fetchall())
+            for name, theirs in connection.execute("SELECT name, id FROM source.logs").fetchall():
+                log_id = ours.get(name) or schema.new_log(connection, name)
+                for table in _TABLES:
+                    connection.execute(f"DELETE FROM main.{table}_{log_id}")  # noqa: S608 - our own tables
+                    connection.execute(
+                        f"INSERT INTO main.{table}_{log_id} SELECT * FROM source.{table}_{theirs}"  # noqa: S608
+                    )
+                connection.execute(
+                    "UPDATE main.logs SET (epoch, last, horizon, examined, flushed, records, bytes, subjects, time_ns)"
+                    " = (SELECT ?, last, horizon, examined, flushed, records, bytes, subjects, time_ns"
+                    " FROM source.logs WHERE id = ?) WHERE id = ?",
+                    (os.urandom(8), theirs, log_id),
+                )
+    return _count(path)
+
+
+async def _export(store: Store, logs: list[LogSettings], path: Path) -> int:
+    schema.create(path)
+    total = 0
+    with contextlib.closing(schema.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        for settings in logs:
+            with schema.transaction(connection):
+                schema.new_log(connection, settings.name)
+            total += await _export_log(store[settings.name], Journal(connection, settings, 0), connection)
+    return total
+
+
+async def _export_log(log: Log, journal: Journal, connection: sqlite3.Connection) -> int:
+    bounds = await log.bounds()
+    after = records = 0
+    while after < bounds.last:
+        page = await log.read(after, limit=_PAGE, allow_gaps=True)
+        after = page.through
+        wanted = [record for record in page.records if record.sequence <= bounds.last]
+        records += len(wanted)
+        await asyncio.to_thread(_store_page, journal, connection, wanted)
+    with schema.transaction(connection):
+        journal.write_counters(journal.counters._replace(last=bounds.last, horizon=bounds.horizon))
+    return records
+
+
+def _store_page(journal: Journal, connection: sqlite3.Connection, records: list[Record]) -> None:
+    with schema.transaction(connection):
+        stored = journal.store_as_they_are(records)
+    journal.commit(stored)
+    for _ in journal.flush_subjects():
+        pass
+
+
+def _check(path: Path) -> None:
+    """LogRefused where a file is no log of this version."""
+    if not path.exists() or path.stat().st_size == 0:
+        raise LogRefused(f"{path} does not exist, or is empty")
+    schema.prepare(path)
+
+
+def _count(path: Path) -> int:
+    with contextlib.closing(schema.connect(path, read_only=True)) as connection:
+        (records,) = connection.execute("SELECT sum(records) FROM logs").fetchone()
+    return records or 0
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LogRefused(f"{path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A path to write to, moved to its name once it is whole."""
+    aside = path.with_name(f"{path.name}.new")
+    try:
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
+        yield aside
+        with aside.open("rb") as made:
+            os.fsync(made.fileno())
+        aside.replace(path)
+    except (OSError, sqlite3.OperationalError) as error:
+        raise LogRefused(f"{path} cannot be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -1,0 +1,389 @@
+"""One log on JetStream."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+
+from signpost.errors import EpochChanged, LogRefused, LogRewound, LogUnavailable, SignpostError
+from signpost.log import positions
+from signpost.log.base import (
+    Append,
+    Appended,
+    Bounds,
+    Log,
+    LogSettings,
+    LogState,
+    Page,
+    Record,
+    Statistics,
+    SubjectInfo,
+)
+from signpost.log.group import Group, GroupSettings
+from signpost.log.jetstream import lookup, streams
+from signpost.log.jetstream.connection import Connection, Link
+from signpost.log.jetstream.cursors import Cursors
+from signpost.log.jetstream.expecting import Expecting
+from signpost.log.jetstream.follower import Follower
+from signpost.log.jetstream.group import JetStreamGroup
+from signpost.log.jetstream.publisher import Publisher
+from signpost.log.jetstream.settings import JetStreamSettings
+from signpost.log.jetstream.streams import StreamState
+from signpost.log.jetstream.sweep import Sweeper
+from signpost.log.subjects import matcher
+from signpost.log.tail import Tail, follow
+
+_log = logging.getLogger(__name__)
+_RETRY_S = 0.1
+_SETTLING_S = 2.0
+_LATEST_NS = 253_370_764_800_000_000_000  # the year 9999, where RFC 3339 ends
+_LISTING_S = 5.0  # how long a listing of subjects serves those who page through it
+
+
+class JetStreamLog(Log):
+    """A stream, its mirror where it keeps the last of each subject, and this process's part in it."""
+
+    def __init__(
+        self, connection: Connection, log: LogSettings, settings: JetStreamSettings, state: StreamState
+    ) -> None:
+        self.settings = log
+        self._connection, self._js = connection, settings
+        self._names = streams.names_of(log, settings)
+        self._created = state.created
+        self._epoch = streams.epoch_of(self._names.stream, state.created)
+        self._tail = Tail(log.tail_bytes, state.last)
+        self._mirrored = 0  # how far the mirror is known to reach
+        self._closed = False
+        self._listing: tuple[str, float, dict[str, int], list[str]] | None = None
+        self._cursors = Cursors(self._names, settings.request_timeout_s)
+        expecting = Expecting(self._link, self._names)
+        self._publisher = Publisher(
+            connection,
+            settings,
+            self._names,
+            prepare=expecting.prepare if self._names.mirror else None,
+            settle=expecting.settle,
+        )
+        self._follower = Follower(connection, settings, self._names, self._tail, self._verify)
+        self._sweeper = (
+            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s) if self._names.mirror else None
+        )
+
+    @property
+    def epoch(self) -> bytes:
+        return self._epoch
+
+    @property
+    def head(self) -> int:
+        return max(self._tail.head, self._publisher.acknowledged)
+
+    @property
+    def state(self) -> LogState:
+        if self._closed:
+            return LogState.CLOSED
+        if not self._connection.is_linked or not self._follower.following.is_set():
+            return LogState.RECONNECTING
+        return LogState.FULL if self._publisher.is_full else LogState.WRITABLE
+
+    def submit(self, entries: Sequence[Append]) -> "asyncio.Future[list[Appended | SignpostError]]":
+        return self._publisher.submit(entries)
+
+    async def append_many(self, entries: Sequence[Append]) -> list[Appended | SignpostError]:
+        return await self._publisher.append_many(entries)
+
+    async def read(
+        self,
+        after: int,
+        *,
+        subjects: str | None = None,
+        limit: int = 1000,
+        max_bytes: int = 1 << 20,
+        allow_gaps: bool = False,
+    ) -> Page:
+        deadline = asyncio.get_running_loop().time() + self._js.request_timeout_s
+        while True:
+            error = LogUnavailable(f"stream {self._names.stream} moves too fast to be read", retry_after_s=1.0)
+            try:
+                page = await self._read(after, subjects, limit, max_bytes, allow_gaps)
+            except LogUnavailable as unavailable:
+                page, error = None, unavailable
+            if page is not None:
+                return page
+            if self._closed or asyncio.get_running_loop().time() > deadline:
+                raise error
+            await asyncio.sleep(_RETRY_S)
+
+    async def _read(
+        self, after: int, subjects: str | None, limit: int, max_bytes: int, allow_gaps: bool
+    ) -> Page | None:
+        """One attempt at a page; None where the log moved meanwhile and it is to be tried again."""
+        link = self._link()
+        state = await self._state(link)
+        horizon = state.first - 1
+        positions.check_bounds(after, Bounds(state.first, state.last, horizon), allow_gaps=allow_gaps)
+        match = None if subjects is None else matcher(subjects)
+        records: list[Record] = []
+        through = after
+        if after < horizon:
+            kept = await self._read_mirror(link, after, horizon, subjects, limit=limit, max_bytes=max_bytes)
+            if kept is None:
+                return None
+            records, through = kept
+        if through >= horizon and through < state.last and len(records) < limit:
+            if not records:
+                page = self._tail.page(through, self._epoch, match=match, limit=limit, max_bytes=max_bytes)
+                if page is not None and page.through > through:
+                    return page._replace(after=after)
+            chunk = await self._cursors.fetch(
+                link, self._names.stream, subjects, through, limit=limit - len(records), max_bytes=max_bytes
+            )
+            if (await self._state(link)).first - 1 > through:
+                # Retention has overtaken the reader: what it was to get may be gone, or in the mirror.
+                return None
+            records += chunk.records
+            through = records[-1].sequence if chunk.records else through
+            if chunk.at_end:
+                through = max(through, state.last)
+        if match is not None:
+            # A wildcard in the first place is narrower here than on NATS.
+            records = [record for record in records if match(record.subject)]
+        if records and records[-1].sequence == through:
+            return Page(after, through, self.position_of(records[-1]), records)
+        return Page(after, through, await self.position(through), records)
+
+    async def _read_mirror(
+        self, link: Link, after: int, horizon: int, subjects: str | None, *, limit: int, max_bytes: int
+    ) -> tuple[list[Record], int] | None:
+        """What is kept in (after, horizon], and how far that reaches; None while the mirror lags behind."""
+        if not self._names.mirror:
+            return [], horizon
+        if self._mirrored < horizon:
+            mirror = await streams.state(link, self._names.mirror)
+            self._mirrored = mirror.last if mirror is not None else 0
+            if self._mirrored < horizon:
+                return None
+        chunk = await self._cursors.fetch(link, self._names.mirror, subjects, after, limit=limit, max_bytes=max_bytes)
+        records = [record for record in chunk.records if record.sequence <= horizon]
+        if chunk.at_end or len(records) < len(chunk.records):
+            return records, horizon
+        return records, records[-1].sequence
+
+    def follow(
+        self, after: int, *, subjects: str | None = None, allow_gaps: bool = False
+    ) -> AsyncGenerator[Page, None]:
+        return follow(_Patient(self), self._tail, after, subjects=subjects, allow_gaps=allow_gaps)
+
+    async def last(self, subject: str) -> Record | None:
+        return await lookup.last(self._link(), self._names, subject)
+
+    async def last_of_each(
+        self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
+    ) -> list[Record]:
+        found: list[Record] = []
+        while len(found) < limit:
+            names = (await self._list(subjects, after_subject))[1][: limit - len(found)]
+            if not names:
+                break
+            found += await lookup.last_of(self._link(), self._names, names)
+            after_subject = names[-1]
+        return found
+
+    async def subjects(
+        self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
+    ) -> list[SubjectInfo]:
+        counted, names = await self._list(subjects, after_subject)
+        names = names[:limit]
+        link = self._link()
+        last = {record.subject: record for record in await lookup.last_of(link, self._names, names)}
+        found: list[SubjectInfo] = []
+        for name in names:
+            if name not in last:
+                continue
+            count, final = counted[name], last[name].sequence
+            first = await lookup.first_of(link, self._names, name) if count > 1 else None
+            found.append(SubjectInfo(name, first.sequence if first else final, final, count))
+        return found
+
+    async def _list(self, pattern: str | None, after_subject: str) -> tuple[dict[str, int], list[str]]:
+        """Counts by subject, and the matching subjects after one, in order."""
+        now = asyncio.get_running_loop().time()
+        pattern = pattern or ""
+        kept = self._listing
+        if not after_subject or kept is None or kept[0] != pattern or kept[1] < now:
+            link = self._link()
+            counted = await lookup.counts(link, self._names, self._names.stream, pattern or ">")
+            if self._names.mirror:
+                counted = await lookup.counts(link, self._names, self._names.mirror, pattern or ">") | counted
+            match = matcher(pattern) if pattern else None
+            ordered = sorted(name for name in counted if match is None or match(name))
+            self._listing = kept = (pattern, now + _LISTING_S, counted, ordered)
+        return kept[2], [name for name in kept[3] if name > after_subject]
+
+    async def bounds(self) -> Bounds:
+        link = self._link()
+        state = await self._state(link)
+        first = state.first
+        if self._names.mirror:
+            mirror = await streams.state(link, self._names.mirror)
+            if mirror is not None and mirror.messages:
+                first = min(first, mirror.first)
+        return Bounds(first, state.last, state.first - 1)
+
+    async def before_time(self, time_ns: int) -> int:
+        link = self._link()
+        state = await self._state(link)
+        if time_ns >= _LATEST_NS:
+            return state.last
+        found = await lookup.before_time(link, self._names.stream, max(time_ns, 0))
+        return max(found, state.first - 1)
+
+    async def position(self, sequence: int) -> bytes:
+        return positions.encode(self._epoch, sequence, positions.check_of(await self._record_at(sequence)))
+
+    def position_of(self, record: Record) -> bytes:
+        return positions.encode_record(self._epoch, record)
+
+    async def resolve(self, position: bytes) -> int:
+        state = await self._state(self._link())
+        bounds = Bounds(state.first, state.last, state.first - 1)
+        return await positions.resolve(position, epoch=self._epoch, bounds=bounds, record_at=self._record_at)
+
+    async def statistics(self) -> Statistics:
+        link = self._link()
+        state = await self._state(link)
+        mirror = await streams.state(link, self._names.mirror) if self._names.mirror else None
+        if mirror is None:
+            return Statistics(state.messages, state.bytes, state.subjects, state.first, state.last)
+        # Every subject of the stream is in the mirror too: the rest of the mirror is what has aged out.
+        only_there = max(mirror.messages - state.subjects, 0)
+        share = mirror.bytes * only_there // max(mirror.messages, 1)
+        first = min(state.first, mirror.first) if mirror.messages else state.first
+        return Statistics(
+            state.messages + only_there, state.bytes + share, state.subjects + only_there, first, state.last
+        )
+
+    async def wait_for(self, sequence: int) -> None:
+        if self.head < sequence:
+            await self._tail.wait(sequence - 1, self._tail.generation)
+
+    async def wait_until_followed(self, timeout_s: float) -> None:
+        """Return once the tail is fed; LogRefused where it is not in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._follower.following.wait()
+        except TimeoutError:
+            raise LogRefused(f"stream {self._names.stream} cannot be followed within {timeout_s} s") from None
+
+    async def open_group(self, settings: GroupSettings, state: Log) -> Group:
+        return await JetStreamGroup(self._connection, self._names, settings).open()
+
+    async def close(self) -> None:
+        """Answer what waits, end the followers, stop."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._publisher.close()
+        await self._follower.close()
+        if self._sweeper is not None:
+            await self._sweeper.close()
+        self._cursors.close()
+        self._tail.close()
+
+    def _link(self) -> Link:
+        if self._closed:
+            raise LogUnavailable("the log is closed")
+        return self._connection.link()
+
+    async def _state(self, link: Link) -> StreamState:
+        """The stream's state; raises EpochChanged where it is another stream than the one that was followed."""
+        state = await streams.state(link, self._names.stream)
+        if state is None:
+            self._follower.doubt()
+            raise LogUnavailable(f"stream {self._names.stream} is not there", retry_after_s=1.0)
+        if state.created != self._created:
+            self._follower.doubt()
+            raise self._renew(state)
+        if state.last < self._tail.head:
+            # Rewound, or a cluster's new leader that is not there yet: the follower finds out which.
+            self._follower.doubt()
+            raise LogUnavailable(f"stream {self._names.stream} ends before what was read", retry_after_s=1.0)
+        return state
+
+    async def _record_at(self, sequence: int) -> Record | None:
+        if sequence == 0:
+            return None
+        page = self._tail.page(sequence - 1, self._epoch, limit=1)
+        if page is not None and page.records and page.records[0].sequence == sequence:
+            return page.records[0]
+        return await lookup.record_at(self._link(), self._names, sequence)
+
+    async def _verify(self, link: Link) -> None:
+        """Before following begins: is it the stream that the tail is of, and where the tail ends in it?"""
+        state = await self._settled_state(link)
+        if self._names.mirror and await streams.state(link, self._names.mirror) is None:
+            await streams.ensure(link, streams.mirror_config(self.settings, self._js))
+        if state.created != self._created:
+            self._renew(state)
+        elif state.last < self._tail.head or await self._was_rewound(link, state):
+            text = f"stream {self._names.stream} ends at {state.last}, or differs from what was read"
+            self._start_over(state, LogRewound(text, first_available=state.first))
+        elif state.first > self._tail.head + 1:
+            self._tail.skip(state.first - 1)
+
+    async def _settled_state(self, link: Link) -> StreamState:
+        """The stream's state, once a new leader has had time to catch up; made anew where there is none."""
+        deadline = asyncio.get_running_loop().time() + _SETTLING_S
+        while True:
+            state = await streams.state(link, self._names.stream)
+            if state is None:
+                _log.warning("stream %s is gone: making it anew", self._names.stream)
+                return await streams.ensure(link, streams.stream_config(self.settings, self._js))
+            behind = state.created == self._created and state.last < self._tail.head
+            if not behind or asyncio.get_running_loop().time() > deadline:
+                return state
+            await asyncio.sleep(_RETRY_S)
+
+    def _renew(self, state: StreamState) -> EpochChanged:
+        """Go on in a stream that was made anew, under its epoch; the error that ends the followers."""
+        error = EpochChanged(f"stream {self._names.stream} was made anew", first_available=state.first)
+        self._created = state.created
+        self._epoch = streams.epoch_of(self._names.stream, state.created)
+        self._start_over(state, error)
+        return error
+
+    async def _was_rewound(self, link: Link, state: StreamState) -> bool:
+        """Whether another record stands where the tail ends."""
+        head = self._tail.head
+        page = self._tail.page(head - 1, self._epoch, limit=1) if head else None
+        if page is None or not page.records or head < state.first:
+            return False
+        there = await lookup.record_at(link, self._names, head)
+        return there is not None and positions.check_of(there) != positions.check_of(page.records[0])
+
+    def _start_over(self, state: StreamState, error: EpochChanged | LogRewound) -> None:
+        _log.warning("%s: %s", self.name, error)
+        self._publisher.acknowledged = self._mirrored = 0
+        self._listing = None
+        self._cursors.close()
+        if self._sweeper is not None:
+            self._sweeper.start_over()
+        self._tail.reset(state.last, error)
+
+
+class _Patient:
+    """The log as `follow` reads it: while NATS is away it waits."""
+
+    def __init__(self, log: JetStreamLog) -> None:
+        self._log = log
+
+    @property
+    def epoch(self) -> bytes:
+        return self._log.epoch
+
+    async def read(self, after: int, *, subjects: str | None = None, allow_gaps: bool = False) -> Page:
+        while True:
+            try:
+                return await self._log.read(after, subjects=subjects, allow_gaps=allow_gaps)
+            except LogUnavailable:
+                if self._log.state is LogState.CLOSED:
+                    raise
+                await asyncio.sleep(_RETRY_S)

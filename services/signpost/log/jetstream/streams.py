@@ -1,0 +1,189 @@
+"""The streams under a log: made where they are missing, checked where they are there.
+
+A log is one stream. A log that keeps the last record of each subject has a second one, a mirror with
+one message a subject: it keeps the first stream's sequences, so that what ages out of the stream stands in
+the mirror at the same place.
+"""
+
+import asyncio
+import hashlib
+from typing import Any, NamedTuple
+
+from signpost.errors import LogRefused, LogUnavailable
+from signpost.log.base import MAX_RECORD_BYTES, LogSettings
+from signpost.log.jetstream.connection import Connection, Link
+from signpost.log.jetstream.settings import JetStreamSettings
+from signpost.log.jetstream.wire import STREAM_NOT_FOUND
+from signpost.log.subjects import MAX_SUBJECT_BYTES, is_subject
+
+_NS = 1_000_000_000
+_DESCRIPTION = "Signpost log, format 1"
+_MIN_WINDOW_S = 0.1
+_RETRY_S = 0.25
+# Frame, headers and subject come on top of a record's payload.
+MAX_MESSAGE_BYTES = MAX_RECORD_BYTES + 0x10000 + MAX_SUBJECT_BYTES + 1024
+_CHECKED = (
+    "description",
+    "subjects",
+    "mirror",
+    "retention",
+    "discard",
+    "storage",
+    "num_replicas",
+    "max_age",
+    "max_bytes",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "max_consumers",
+    "max_msg_size",
+    "duplicate_window",
+    "sealed",
+)
+_UNITS = {"max_age": "ns", "duplicate_window": "ns", "max_bytes": "bytes", "max_msg_size": "bytes"}
+
+
+class StreamState(NamedTuple):
+    """A stream at one moment. `created` is its identity; `first` is last + 1 in an empty one."""
+
+    created: str
+    first: int
+    last: int
+    messages: int
+    bytes: int
+    subjects: int
+
+
+class Names(NamedTuple):
+    """What a log's streams and subjects are called."""
+
+    stream: str
+    mirror: str
+    subject_prefix: str
+
+    def subject(self, subject: str) -> str:
+        """A record's subject, or a filter, on NATS."""
+        return self.subject_prefix + subject
+
+
+def names_of(log: LogSettings, settings: JetStreamSettings) -> Names:
+    """The names of a log's streams; raises LogRefused for a prefix or a log name that is not one token."""
+    for what, name in (("prefix", settings.prefix), ("log", log.name)):
+        if not is_subject(name) or "." in name:
+            raise LogRefused(f"{name!r} is no {what} for NATS: use letters, digits, '-' and '_'")
+    stream = f"{settings.prefix}-{log.name}"
+    keeps_last = keeps_a_mirror(log)
+    return Names(stream, f"{stream}-last" if keeps_last else "", f"{settings.prefix}.{log.name}.")
+
+
+def keeps_a_mirror(log: LogSettings) -> bool:
+    """Whether records leave the stream that must stay in the mirror."""
+    bound = log.retention
+    return bound.keep_last and (bound.max_age_s, bound.max_bytes, bound.max_records) != (None, None, None)
+
+
+def stream_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
+    """The stream's configuration. The dedupe window is at most the age of its records: NATS' rule."""
+    bound = log.retention
+    window_s = log.dedupe_window_s if bound.max_age_s is None else min(log.dedupe_window_s, bound.max_age_s)
+    return _base(names_of(log, settings).stream, settings) | {
+        "subjects": [names_of(log, settings).subject(">")],
+        "max_age": 0 if bound.max_age_s is None else int(bound.max_age_s * _NS),
+        "max_bytes": -1 if bound.max_bytes is None else bound.max_bytes,
+        "max_msgs": -1 if bound.max_records is None else bound.max_records,
+        "duplicate_window": int(max(window_s, _MIN_WINDOW_S) * _NS),
+    }
+
+
+def mirror_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
+    """The configuration of the mirror that keeps the last record of each subject."""
+    names = names_of(log, settings)
+    return _base(names.mirror, settings) | {"mirror": {"name": names.stream}, "max_msgs_per_subject": 1}
+
+
+def _base(name: str, settings: JetStreamSettings) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": _DESCRIPTION,
+        "retention": "limits",
+        "discard": "old",
+        "storage": settings.storage,
+        "num_replicas": settings.replicas,
+        "max_age": 0,
+        "max_bytes": -1,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
+        "max_consumers": -1,
+        "max_msg_size": -1,
+        "allow_direct": False,
+    }
+
+
+def epoch_of(name: str, created: str) -> bytes:
+    """8 bytes that are new whenever the stream is made anew."""
+    return hashlib.blake2b(f"{name} {created}".encode(), digest_size=8).digest()
+
+
+async def ensure(link: Link, config: dict[str, Any]) -> StreamState:
+    """The state of a stream that is as configured: made where it is missing, LogRefused where it differs."""
+    name = config["name"]
+    answer = await link.api(f"STREAM.INFO.{name}")
+    if answer.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
+        answer = await link.api(f"STREAM.CREATE.{name}", config)
+    error = answer.get("error")
+    if error is not None:
+        text = f"{error.get('description', '')} ({error.get('err_code', error.get('code'))})"
+        if error.get("code") == 503:
+            raise LogUnavailable(f"stream {name}: {text}", retry_after_s=1.0)
+        raise LogRefused(f"NATS refuses stream {name}: {text}")
+    check(config, answer["config"])
+    return state_of(answer)
+
+
+def check(wanted: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raise LogRefused, naming every setting in which a stream differs from what is wanted."""
+    differences = [
+        f"{key} is {found.get(key)!r}, wanted {wanted.get(key)!r}{' ' + _UNITS[key] if key in _UNITS else ''}"
+        for key in _CHECKED
+        if (found.get(key) or None) != (wanted.get(key) or None)
+    ]
+    if differences:
+        raise LogRefused(
+            f"stream {wanted['name']} is set otherwise: {'; '.join(differences)}. Change the settings to match, "
+            "or the stream (nats stream edit); nothing was touched"
+        )
+
+
+async def state(link: Link, name: str) -> StreamState | None:
+    """A stream's state; None where there is no such stream."""
+    answer = await link.api(f"STREAM.INFO.{name}")
+    error = answer.get("error")
+    if error is None:
+        return state_of(answer)
+    if error.get("err_code") == STREAM_NOT_FOUND:
+        return None
+    raise LogUnavailable(f"stream {name}: {error.get('description', '')}", retry_after_s=1.0)
+
+
+def state_of(answer: dict[str, Any]) -> StreamState:
+    """The state in a stream's information."""
+    s = answer["state"]
+    first, last, messages = s["first_seq"], s["last_seq"], s["messages"]
+    return StreamState(
+        answer["created"], first if messages else last + 1, last, messages, s["bytes"], s.get("num_subjects", 0)
+    )
+
+
+async def ensure_within(connection: Connection, config: dict[str, Any], timeout_s: float) -> StreamState:
+    """`ensure`, tried again while a cluster finds its leader; LogRefused where it takes too long."""
+    why = "there is no leader"
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                link = await connection.wait_link()
+                try:
+                    return await ensure(link, config)
+                except LogUnavailable as error:
+                    why = error.message
+                await asyncio.sleep(_RETRY_S)
+    except TimeoutError:
+        raise LogRefused(f"NATS does not open stream {config['name']} within {timeout_s} s: {why}") from None

@@ -1,0 +1,73 @@
+"""Tombstones die at the horizon: the mirror would keep them for ever."""
+
+import asyncio
+import logging
+
+from signpost.errors import LogUnavailable
+from signpost.log.jetstream import streams
+from signpost.log.jetstream.connection import Connection, Link
+from signpost.log.jetstream.cursors import Cursors
+from signpost.log.jetstream.streams import Names
+from signpost.log.jetstream.tasks import keep_running
+
+_log = logging.getLogger(__name__)
+_PAGE_RECORDS = 1000
+_PAGE_BYTES = 4 * 1024 * 1024
+_MIN_INTERVAL_S = 0.5
+_MAX_INTERVAL_S = 600.0
+
+
+def interval_s(max_age_s: float | None) -> float:
+    """How often to sweep: a tenth of the history, within bounds."""
+    return min(max((max_age_s or _MAX_INTERVAL_S * 10) / 10, _MIN_INTERVAL_S), _MAX_INTERVAL_S)
+
+
+class Sweeper:
+    """Deletes from the mirror each tombstone that the stream has aged out. Every replica sweeps: what
+    another has deleted, or a later record replaced, is not there any more."""
+
+    def __init__(self, connection: Connection, names: Names, cursors: Cursors, max_age_s: float | None) -> None:
+        self._connection, self._names, self._cursors = connection, names, cursors
+        self._interval_s = interval_s(max_age_s)
+        self._through = 0
+        self._task = keep_running(self._run, f"sweep {names.mirror}")
+
+    def start_over(self) -> None:
+        """The streams are new: begin at their beginning."""
+        self._through = 0
+
+    async def close(self) -> None:
+        """Stop."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self._sweep(await self._connection.wait_link())
+            except LogUnavailable as error:
+                _log.info("sweeping %s goes on later: %s", self._names.mirror, error)
+
+    async def _sweep(self, link: Link) -> None:
+        state = await streams.state(link, self._names.stream)
+        mirror = await streams.state(link, self._names.mirror)
+        if state is None or mirror is None:
+            return
+        through = min(state.first - 1, mirror.last)
+        while self._through < through:
+            chunk = await self._cursors.fetch(
+                link, self._names.mirror, None, self._through, limit=_PAGE_RECORDS, max_bytes=_PAGE_BYTES
+            )
+            for record in chunk.records:
+                if record.tombstone and record.sequence <= through:
+                    await self._delete(link, record.sequence)
+            last = chunk.records[-1].sequence if chunk.records and not chunk.at_end else through
+            self._through = min(last, through)
+
+    async def _delete(self, link: Link, sequence: int) -> None:
+        # By its sequence: a purge of its subject searches the whole stream (tens of milliseconds in a large one).
+        body = {"seq": sequence, "no_erase": True}
+        answer = await link.api(f"STREAM.MSG.DELETE.{self._names.mirror}", body)
+        if answer.get("error", {}).get("code", 0) == 503:
+            raise LogUnavailable(f"stream {self._names.mirror}: {answer['error'].get('description', '')}")

@@ -1,0 +1,226 @@
+"""One log as its writer sees it: decides about entries, stores them, keeps the counters."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from signpost.errors import SignpostError, StaleSequence, TooLarge
+from signpost.log.admission import dedupe_key, subject_fault
+from signpost.log.base import MAX_RECORD_BYTES, Append, Appended, LogSettings, Record
+from signpost.log.sqlite.remembered import Remembered
+from signpost.log.sqlite.schema import transaction
+from signpost.log.sqlite.subjects import SLICE, State, Subjects
+
+_COLUMNS = 7
+# Rows of one INSERT: one step of SQLite for many rows, so that the interpreter's lock is given up (and waited
+# for) once, not once a row. Few sizes, so that every statement stays prepared.
+_CHUNKS = (256, 64, 16, 4, 1)
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, three times for each record
+_NO_STATE = State(0, 0, 0, False)
+
+
+class EpochMoved(Exception):
+    """Another process has restored the file since it was loaded."""
+
+
+class Counters(NamedTuple):
+    """The log's row in `logs`."""
+
+    id: int
+    epoch: bytes
+    last: int
+    horizon: int
+    examined: int
+    flushed: int
+    records: int
+    bytes: int
+    subjects: int
+    time_ns: int
+
+
+COUNTERS = "SELECT id, epoch, last, horizon, examined, flushed, records, bytes, subjects, time_ns FROM logs WHERE "
+
+
+class Stored(NamedTuple):
+    """What one transaction does to one log; takes effect with `Journal.commit`."""
+
+    answers: list[Appended | SignpostError]
+    records: list[Record]
+    changed: dict[str, State]
+    fresh: dict[bytes, int]
+    superseded: list[int]
+    counters: Counters
+
+
+class Journal:
+    """For the writer's thread. `store` within a transaction, then `commit` once that is durable."""
+
+    def __init__(self, connection: sqlite3.Connection, settings: LogSettings, now_ns: int) -> None:
+        self._connection = connection
+        self.settings = settings
+        self.load(now_ns)
+
+    def load(self, now_ns: int) -> None:
+        """Read everything again from the file."""
+        row = self._connection.execute(COUNTERS + "name = ?", (self.settings.name,)).fetchone()
+        self.counters = Counters(*row)
+        self.table = f"records_{self.counters.id}"
+        self.subjects = Subjects(self._connection, self.counters.id)
+        self.remembered = Remembered(self._connection, self.counters.id, self.settings.dedupe_window_s)
+        self.remembered.load(max(now_ns, self.counters.time_ns))
+        self.superseded: list[int] = []
+        self._inserts = {
+            size: f"INSERT INTO {self.table} VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * size)  # noqa: S608
+            for size in _CHUNKS
+        }
+        self._catch_up()
+
+    def store(self, entries: Sequence[Append], now_ns: int) -> Stored:
+        """Decide about the entries, in order, and write what they add, within the caller's transaction."""
+        counters, known, remembered = self.counters, self.subjects.known, self.remembered.sequences
+        time_ns = max(now_ns, counters.time_ns)
+        new = _new
+        self.remembered.forget(time_ns)
+        self.subjects.find([entry.subject for entry in entries])
+        answers: list[Appended | SignpostError] = []
+        records: list[Record] = []
+        changed: dict[str, State] = {}
+        fresh: dict[bytes, int] = {}
+        superseded: list[int] = []
+        values: list[object] = []
+        base = sequence = counters.last
+        size = 0
+        subjects = counters.subjects
+        for entry in entries:
+            subject, payload, message_id, principal, expected, tombstone = entry
+            if message_id:
+                key = dedupe_key(principal, subject, message_id)
+                stored = remembered.get(key) or fresh.get(key)
+                if stored:
+                    answers.append(new(Appended, (stored, True)))
+                    continue
+            if len(payload) > MAX_RECORD_BYTES:
+                answers.append(TooLarge("a record", len(payload), MAX_RECORD_BYTES))
+                continue
+            state = changed.get(subject) or known.get(subject)
+            if state is None:
+                if fault := subject_fault(subject):
+                    answers.append(fault)
+                    continue
+                state = _NO_STATE
+            if expected is not None:
+                actual = 0 if state.tombstone else state.last
+                if actual != expected:
+                    answers.append(StaleSequence(subject, expected, actual))
+                    continue
+            if state is _NO_STATE:
+                subjects += 1
+            sequence += 1
+            previous, records_of, first, _ = state
+            if previous and previous <= counters.examined:
+                superseded.append(previous)
+            changed[subject] = new(State, (sequence, records_of + 1, first or sequence, tombstone))
+            if message_id:
+                fresh[key] = sequence
+            size += len(payload)
+            values += (sequence, subject, message_id, time_ns, payload, tombstone, previous)
+            records.append(new(Record, (sequence, subject, message_id, time_ns, payload, tombstone)))
+            answers.append(new(Appended, (sequence, False)))
+        if records:
+            counters = counters._replace(
+                last=sequence,
+                records=counters.records + len(records),
+                bytes=counters.bytes + size,
+                subjects=subjects,
+                time_ns=time_ns,
+            )
+            self._insert(values)
+            if fresh:
+                self.remembered.write(fresh, base, time_ns)
+            self.write_counters(counters)
+        return Stored(answers, records, changed, fresh, superseded, counters)
+
+    def store_as_they_are(self, records: Sequence[Record]) -> Stored:
+        """Write records of another log, sequences and times as they are, within the caller's transaction."""
+        counters = self.counters
+        self.subjects.find([record.subject for record in records])
+        changed: dict[str, State] = {}
+        values: list[object] = []
+        for record in records:
+            sequence, subject, message_id, time_ns, payload, tombstone = record
+            state = changed.get(subject) or self.subjects.known.get(subject) or _NO_STATE
+            changed[subject] = State(sequence, state.records + 1, state.first or sequence, tombstone)
+            values += (sequence, subject, message_id, time_ns, payload, tombstone, state.last)
+            counters = counters._replace(
+                last=sequence,
+                records=counters.records + 1,
+                bytes=counters.bytes + len(payload),
+                subjects=counters.subjects + (state is _NO_STATE),
+                time_ns=max(counters.time_ns, time_ns),
+            )
+        self._insert(values)
+        self.write_counters(counters)
+        return Stored([], list(records), changed, {}, [], counters)
+
+    def commit(self, stored: Stored) -> None:
+        """Take over what `store` wrote, once it is durable."""
+        if stored.records:
+            if stored.fresh:
+                self.remembered.commit(stored.fresh, self.counters.last, stored.counters.time_ns)
+            self.counters = stored.counters
+            self.subjects.commit(stored.changed)
+            self.superseded += stored.superseded
+
+    def write_counters(self, counters: Counters) -> None:
+        """Write the log's row within the caller's transaction; EpochMoved where the log is another one by now."""
+        cursor = self._connection.execute(
+            "UPDATE logs SET last = ?, horizon = ?, examined = ?, flushed = ?, records = ?, bytes = ?, subjects = ?,"
+            " time_ns = ? WHERE id = ? AND epoch = ?",
+            (*counters[2:], counters.id, counters.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise EpochMoved(self.settings.name)
+
+    def moved(self) -> bool:
+        """Whether another process has restored the log since it was loaded."""
+        row = self._connection.execute("SELECT epoch FROM logs WHERE name = ?", (self.settings.name,)).fetchone()
+        return row is None or row[0] != self.counters.epoch
+
+    def flush_subjects(self) -> Iterator[None]:
+        """Bring the subjects table up to date: each step is one slice in a transaction of its own."""
+        subjects, last = self.subjects, self.counters.last
+        names = sorted(subjects.dirty)
+        for start in range(0, len(names), SLICE):
+            some = names[start : start + SLICE]
+            states: dict[str, State | None] = {name: subjects.known[name] for name in some if name in subjects.dirty}
+            done = start + SLICE >= len(names)
+            counters = self.counters._replace(flushed=last) if done else self.counters
+            with transaction(self._connection):
+                subjects.write(states)
+                self.write_counters(counters)
+            self.counters = counters
+            subjects.written(states)
+            yield
+        subjects.forget_clean()
+
+    def _insert(self, values: list[object]) -> None:
+        at, rows = 0, len(values) // _COLUMNS
+        for size in _CHUNKS:
+            while rows >= size:
+                self._connection.execute(self._inserts[size], values[at : at + size * _COLUMNS])
+                at += size * _COLUMNS
+                rows -= size
+
+    def _catch_up(self) -> None:
+        # What was stored after the last flush of the subjects.
+        rows = self._connection.execute(
+            f"SELECT sequence, subject, tombstone FROM {self.table} WHERE sequence > ? ORDER BY sequence",  # noqa: S608
+            (self.counters.flushed,),
+        ).fetchall()
+        self.subjects.find([subject for _, subject, _ in rows])
+        changed: dict[str, State] = {}
+        for sequence, subject, tombstone in rows:
+            state = changed.get(subject) or self.subjects.known.get(subject) or _NO_STATE
+            if sequence > state.last:
+                changed[subject] = State(sequence, state.records + 1, state.first or sequence, bool(tombstone))
+        self.subjects.commit(changed)

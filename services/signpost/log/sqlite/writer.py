@@ -1,0 +1,277 @@
+"""The one writer of a file: a thread that groups what waits into commits.
+
+It waits for no timer: a lone append commits at once, a hundred that wait commit together. Between
+commits it does a slice of maintenance where there is any: retention, the subjects table, old message
+ids. It notices a restore by another process by the epoch in the log's row.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeAlias
+
+from signpost.errors import Internal, LogUnavailable, SignpostError, StorageFull
+from signpost.log.base import Append, Appended, LogSettings, LogState, Record
+from signpost.log.sqlite import schema
+from signpost.log.sqlite.compaction import Compaction
+from signpost.log.sqlite.journal import EpochMoved, Journal, Stored
+from signpost.log.sqlite.subjects import State
+
+GROUP_ENTRIES = 4_000  # more in one commit gains nothing and delays the first of them
+GROUP_BYTES = 16 * 1024 * 1024
+MAINTENANCE_S = 0.25  # between looks at retention when there was nothing to do
+HOUSEKEEPING_S = 1.0  # between looks at the epoch, the disk, and what is to be written when idle
+DIRTY_SUBJECTS = 10_000
+UNFLUSHED_RECORDS = 20_000  # a start reads as many again, and so does the read of a rare subject
+ROOM_BYTES = 1024 * 1024  # free space at which a full disk counts as usable again
+
+_logger = logging.getLogger(__name__)
+
+
+Answer: TypeAlias = "asyncio.Future[list[Appended | SignpostError]]"
+
+
+class Submission(NamedTuple):
+    """Entries of one call, for the log with this index; `size` in bytes of memory."""
+
+    log: int
+    entries: Sequence[Append]
+    size: int
+    future: Answer
+
+
+class Question(NamedTuple):
+    """A function to run on the writer's thread between commits."""
+
+    ask: Callable[[], Any]
+    future: "asyncio.Future[Any]"
+
+
+class Committed(NamedTuple):
+    """What a commit brought: each log's records and head, and the answers."""
+
+    news: list[tuple[int, list[Record], int]]
+    answers: list[tuple[Answer, list[Appended | SignpostError]]]
+    size: int
+
+
+class Writer:
+    """Owns the writing connection. `on_commit` and `on_replaced` are called on the event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        logs: Sequence[LogSettings],
+        clock: Callable[[], int],
+        on_commit: Callable[[Committed], None],
+        on_replaced: Callable[[int, bytes, int, int], None],
+    ) -> None:
+        self._path, self._logs, self._clock = path, logs, clock
+        self._on_commit, self._on_replaced = on_commit, on_replaced
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Submission | Question | None] = SimpleQueue()
+        self.put: Callable[[Submission | Question], None] = self._queue.put
+        """Hand over work; it is done in the order of the calls."""
+        self._flushes: dict[int, Iterator[None]] = {}
+        self._housekeeping_at = 0.0
+        self.state = LogState.WRITABLE
+        self.journals: list[Journal] = []
+
+    def open(self) -> None:
+        """Load the file and start the thread; blocks for as long as that takes."""
+        self._connection = schema.connect(self._path)
+        try:
+            self._load()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._thread = threading.Thread(target=self._run, name=f"log-writer {self._path.name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Do what waits, write what is in memory, close; blocks until then."""
+        self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def maintain(self) -> None:
+        """All maintenance that is due, now. For the writer's thread."""
+        self._housekeeping_at = 0.0
+        while self._maintain(idle=False):
+            pass
+
+    def unflushed(self, log: int) -> dict[str, State]:
+        """The subjects of a log that its table is behind with. For the writer's thread."""
+        subjects = self.journals[log].subjects
+        return {name: subjects.known[name] for name in subjects.dirty}
+
+    def _load(self) -> None:
+        self._connection.execute("PRAGMA journal_mode=WAL")  # a backup, opened as it is, has another
+        with schema.transaction(self._connection):
+            known = {name for (name,) in self._connection.execute("SELECT name FROM logs").fetchall()}
+            for log in self._logs:
+                if log.name not in known:
+                    schema.new_log(self._connection, log.name)
+        self.journals = [Journal(self._connection, log, self._clock()) for log in self._logs]
+        self._compactions = [Compaction(self._connection, journal) for journal in self.journals]
+
+    def _run(self) -> None:
+        timeout_s, stopping = 0.0, False
+        while not stopping:
+            group: list[Submission] = []
+            question: Question | None = None
+            try:
+                item = self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait()
+                entries = size = 0
+                while True:
+                    if not isinstance(item, Submission):
+                        question, stopping = item, item is None
+                        break
+                    group.append(item)
+                    entries += len(item.entries)
+                    size += item.size
+                    if entries >= GROUP_ENTRIES or size >= GROUP_BYTES:
+                        break
+                    item = self._queue.get_nowait()
+            except Empty:
+                pass
+            if group:
+                self._tell(self._on_commit, self._commit(group))
+            if question is not None:
+                self._answer(question)
+            more = self._attempt(partial(self._maintain, idle=not group))
+            timeout_s = 0.0 if more else MAINTENANCE_S
+        for journal in self.journals:
+            self._attempt(partial(deque, journal.flush_subjects(), maxlen=0))
+
+    def _commit(self, group: list[Submission]) -> Committed:
+        by_log: dict[int, list[Submission]] = {}
+        size = sum([submission.size for submission in group])
+        for submission in group:
+            by_log.setdefault(submission.log, []).append(submission)
+        while True:
+            stored: dict[int, Stored] = {}
+            try:
+                with schema.transaction(self._connection):
+                    now_ns = self._clock()
+                    for log, submissions in by_log.items():
+                        entries = [entry for submission in submissions for entry in submission.entries]
+                        stored[log] = self.journals[log].store(entries, now_ns)
+                break
+            except EpochMoved:
+                self._reload()
+            except Exception as error:  # the thread must live; every entry is answered
+                fault = self._fault(error)
+                faults: list[Appended | SignpostError] = [fault]
+                answers = [(submission.future, faults * len(submission.entries)) for submission in group]
+                return Committed([], answers, size)
+        self.state = LogState.WRITABLE
+        committed = Committed([], [], size)
+        for log, submissions in by_log.items():
+            outcome = stored[log]
+            self.journals[log].commit(outcome)
+            if outcome.records:
+                committed.news.append((log, outcome.records, outcome.counters.last))
+            at = 0
+            for submission in submissions:
+                end = at + len(submission.entries)
+                committed.answers.append((submission.future, outcome.answers[at:end]))
+                at = end
+        return committed
+
+    def _answer(self, question: Question) -> None:
+        try:
+            answer, error = question.ask(), None
+        except EpochMoved:
+            self._reload()
+            self._answer(question)
+            return
+        except Exception as raised:  # the thread must live; the asker gets it
+            answer, error = None, self._fault(raised)
+        self._tell(_resolve, question.future, answer, error)
+
+    def _maintain(self, *, idle: bool) -> bool:
+        """One slice of each kind that is due; whether there may be more."""
+        now_ns, now = self._clock(), time.monotonic()
+        more = False
+        for compaction in self._compactions:
+            more |= compaction.step(now_ns)
+        for index, journal in enumerate(self.journals):
+            counters = journal.counters
+            waits = len(journal.subjects.dirty) >= DIRTY_SUBJECTS or (
+                counters.last - counters.flushed >= UNFLUSHED_RECORDS
+            )
+            if index not in self._flushes and waits:
+                self._flushes[index] = journal.flush_subjects()
+            if index in self._flushes:
+                if next(self._flushes[index], self) is self:
+                    del self._flushes[index]
+                more = True
+        if now >= self._housekeeping_at:
+            self._housekeeping_at = now + HOUSEKEEPING_S
+            more |= self._housekeeping(now_ns, idle=idle)
+        return more
+
+    def _housekeeping(self, now_ns: int, *, idle: bool) -> bool:
+        if self.state is LogState.FULL and schema.free_bytes(self._path) >= ROOM_BYTES:
+            self.state = LogState.WRITABLE
+        if any(journal.moved() for journal in self.journals):
+            self._reload()
+        more = False
+        for index, journal in enumerate(self.journals):
+            more |= journal.remembered.trim(now_ns)
+            if idle and journal.subjects.dirty:
+                self._flushes.setdefault(index, journal.flush_subjects())
+                more = True
+        return more
+
+    def _attempt(self, work: Callable[[], object]) -> bool:
+        try:
+            return bool(work())
+        except EpochMoved:
+            self._reload()
+        except Exception as error:  # the thread must live; maintenance is tried again
+            self._flushes.clear()
+            self._fault(error)
+        return False
+
+    def _reload(self) -> None:
+        # Another process has restored the file: go on with what it holds now.
+        self._flushes.clear()
+        for index, journal in enumerate(self.journals):
+            before = journal.counters.epoch
+            journal.load(self._clock())
+            after = journal.counters
+            if after.epoch != before:
+                self._tell(self._on_replaced, index, after.epoch, after.last, after.horizon)
+        self._compactions = [Compaction(self._connection, journal) for journal in self.journals]
+
+    def _fault(self, error: Exception) -> SignpostError:
+        if not isinstance(error, sqlite3.Error):
+            _logger.error("the log's writer failed", exc_info=error)
+            return Internal(f"the writer of {self._path} failed: {error!r}")
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        no_room = code == sqlite3.SQLITE_IOERR and schema.free_bytes(self._path) < ROOM_BYTES
+        if code == sqlite3.SQLITE_FULL or no_room:
+            self.state = LogState.FULL
+            return StorageFull(f"no room to write {self._path}: {error}", retry_after_s=HOUSEKEEPING_S)
+        return LogUnavailable(f"cannot write {self._path}: {error}", retry_after_s=HOUSEKEEPING_S)
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _resolve(future: "asyncio.Future[object]", answer: object, error: SignpostError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(error)
