@@ -1,0 +1,63 @@
+"""Responses as bytes: what is encoded already is joined, the rest is encoded around it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from feature_service.geometry import Floats, Ints
+from feature_service.items import varint
+from protos.feature.v1.feature_pb2 import GetFeatureResponse, Position
+
+_FIRST = b"\x0a"
+_SHIFTS = np.arange(0, 63, 7)
+
+
+def position(token: bytes) -> bytes:
+    """An encoded Position."""
+    return Position(token=token).SerializeToString()
+
+
+def repeated(tag: bytes, items: Sequence[bytes], rest: bytes = b"") -> bytes:
+    """A repeated field of items, then the rest of the message; `tag` is its number and wire type."""
+    if not items:
+        return rest
+    # One join and so one copy: the tag stands between nothing and the first, and before each other item.
+    return tag.join((b"", *items[:-1], items[-1] + rest))
+
+
+def field(tag: bytes, content: bytes) -> bytes:
+    """A field of bytes."""
+    return b"%b%b%b" % (tag, varint(len(content)), content)
+
+
+def packed_doubles(tag: bytes, values: Floats) -> bytes:
+    """A packed repeated field of doubles."""
+    return field(tag, values.astype("<f8", copy=False).tobytes()) if len(values) else b""
+
+
+def packed_floats(tag: bytes, values: Floats) -> bytes:
+    """A packed repeated field of floats."""
+    return field(tag, values.astype("<f4").tobytes()) if len(values) else b""
+
+
+def packed_varints(tag: bytes, values: Ints) -> bytes:
+    """A packed repeated field of integers >= 0."""
+    if not len(values):
+        return b""
+    groups = -(-int(values.max()).bit_length() // 7) or 1
+    parts = values[:, None] >> _SHIFTS[:groups]
+    encoded = parts.astype(np.uint8) | np.uint8(0x80)
+    if int(values.min()) >> 7 * (groups - 1):
+        encoded[:, -1] &= 0x7F
+        return field(tag, encoded.tobytes())
+    # Not all are of one length: a group is there if it or a higher one holds a bit.
+    there = parts != 0
+    there[:, 0] = True
+    last = np.count_nonzero(there, axis=1) - 1
+    encoded[np.arange(len(values)), last] &= 0x7F
+    return field(tag, encoded[there].tobytes())
+
+
+def got(item: bytes, sequence: int, time_ns: int) -> bytes:
+    """An encoded GetFeatureResponse."""
+    return _FIRST + item + GetFeatureResponse(sequence=sequence, change_time_ns=time_ns).SerializeToString()

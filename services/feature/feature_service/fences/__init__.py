@@ -1,0 +1,1 @@
+"""Durable fences: movements through an area become notifications."""

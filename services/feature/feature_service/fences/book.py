@@ -1,0 +1,104 @@
+"""The book of fences: put, delete and list them, in the state log, by compare-and-set.
+
+Guarantees: a fence keeps its uid through revisions, and the revision counts its puts; a fence that was
+deleted and put again is another one. Any replica may write.
+"""
+
+import base64
+import binascii
+from typing import NamedTuple
+from uuid import uuid4
+
+from signpost.errors import InvalidArgument, StaleSequence, Violation
+from signpost.log.base import Append, Log
+
+from feature_service.fences.stored import FENCES, fence_payload, fence_subject, stored_fence
+from protos.feature.v1.feature_pb2 import Fence
+
+
+class Put(NamedTuple):
+    """What was put. `duplicate`: the message id was seen before."""
+
+    fence: Fence
+    duplicate: bool
+
+
+class FencePage(NamedTuple):
+    """Some fences; `next_token` continues, empty at the end."""
+
+    fences: list[Fence]
+    next_token: str
+
+
+class FenceBook:
+    """The fences in a state log."""
+
+    def __init__(self, features: Log, state: Log) -> None:
+        self._features, self._state = features, state
+
+    async def put(self, fence: Fence, message_id: str = "") -> Put:
+        """Create or replace a valid fence: what changes from now on is an event of it. Raises what the log raises."""
+        subject, head = fence_subject(fence.id), self._features.head
+        while True:
+            last = await self._state.last(subject)
+            standing = stored_fence(last) if last is not None and not last.tombstone else None
+            fence.uid = uuid4().hex if standing is None else standing.message.uid
+            fence.revision = 1 if standing is None else standing.message.revision + 1
+            expected = 0 if standing is None else standing.sequence
+            try:
+                stored = await self._state.append(
+                    Append(
+                        subject, fence_payload(fence, features_sequence=head), message_id, expected_sequence=expected
+                    )
+                )
+            except StaleSequence:
+                continue
+            if not stored.duplicate:
+                return Put(fence, False)
+            page = await self._state.read(stored.sequence - 1, subjects=subject, limit=1, allow_gaps=True)
+            # The first put's record, or the one that has replaced it.
+            return Put(stored_fence(page.records[0]).message if page.records else fence, True)
+
+    async def delete(self, fence_id: str, *, notify_left: bool, uid: str | None = None) -> bool:
+        """Remove a fence; whether there was one. `uid`: only this one, not one that came after it."""
+        subject = fence_subject(fence_id)
+        while True:
+            last = await self._state.last(subject)
+            if last is None or last.tombstone:
+                return False
+            standing = stored_fence(last)
+            if uid is not None and standing.message.uid != uid:
+                return False
+            payload = fence_payload(standing.message, notify_left=notify_left)
+            try:
+                await self._state.append(Append(subject, payload, expected_sequence=standing.sequence, tombstone=True))
+            except StaleSequence:
+                continue
+            return True
+
+    async def page(self, collection: str, size: int, token: str) -> FencePage:
+        """The next fences by id, of one collection (empty: of all). Raises InvalidArgument for a foreign token."""
+        after = _decode(token) if token else ""
+        fences: list[Fence] = []
+        while True:
+            records = await self._state.last_of_each(FENCES, after_subject=after, limit=size)
+            for record in records:
+                after = record.subject
+                if record.tombstone:
+                    continue
+                fence = stored_fence(record).message
+                if collection and fence.collection != collection:
+                    continue
+                fences.append(fence)
+                if len(fences) == size:
+                    return FencePage(fences, base64.urlsafe_b64encode(after.encode()).decode())
+            if len(records) < size:
+                return FencePage(fences, "")
+
+
+def _decode(token: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(token.encode()).decode()
+    except (binascii.Error, UnicodeError):
+        violation = Violation("page_token", "is no token of this server's")
+        raise InvalidArgument("page_token: is no token of this server's", violations=[violation]) from None

@@ -1,0 +1,248 @@
+"""What the fences make of the changes: pure, so that a replay gives the same events again.
+
+Guarantees: `apply` with the same changes after the same state gives the same events with the same
+message ids; a change that a fence has seen already (its member's sequence, or the fence's start) is no event
+of it again. So after a crash the relay may replay from any place that it had reached.
+"""
+
+import dataclasses
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from feature_service.fences.index import FenceIndex
+from feature_service.fences.model import Change, Dwell, Event, Fence, Gone, Key, Member
+from feature_service.filters import property_of
+from feature_service.geometry import Vector, unit_vectors
+from protos.feature.v1.feature_pb2 import Feature, FenceEvent, LeftReason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of some changes: what to publish, and the memberships to keep."""
+
+    events: list[Event] = dataclasses.field(default_factory=list)
+    members: dict[tuple[str, Key], Member | Gone] = dataclasses.field(default_factory=dict)
+
+
+class _Place(NamedTuple):
+    feature: Feature
+    vector: Vector
+    fences: Sequence[Fence]
+
+
+_NOWHERE = Feature()
+_ORIGIN: Vector = (0.0, 0.0, 0.0)
+
+
+class FenceEngine:
+    """Fences and what is inside them."""
+
+    def __init__(self) -> None:
+        self.fences: dict[str, Fence] = {}
+        self._by_collection: dict[str, FenceIndex] = {}
+        self._members: dict[str, dict[Key, Member]] = {}  # by fence uid
+        self._fences_of: dict[Key, set[str]] = {}  # uids of the fences that a feature is inside of
+        self._left: dict[tuple[str, Key], int] = {}  # up to where a replay need not look at what has left
+        self._dwells: list[tuple[int, str, Key, int]] = []  # (when, uid, key, entered); may be outdated
+
+    def put(self, fence: Fence) -> None:
+        """Put a fence in force; one of the same uid keeps its members."""
+        before = self.fences.get(fence.uid)
+        if before is not None and before.collection != fence.collection:
+            self._by_collection[before.collection].remove(fence.uid)
+        self.fences[fence.uid] = fence
+        self._by_collection.setdefault(fence.collection, FenceIndex()).put(fence)
+        self._members.setdefault(fence.uid, {})
+        for member in self._members[fence.uid].values():
+            self._plan_dwell(fence, member)
+
+    def remove(self, uid: str, *, notify: bool) -> Outcome:
+        """Take a fence out of force; with `notify`, everything inside leaves it."""
+        fence = self.fences.pop(uid)
+        self._by_collection[fence.collection].remove(uid)
+        outcome = Outcome()
+        for key in list(self._members[uid]):
+            member = self._drop(fence, key, outcome, 0)
+            if notify:
+                outcome.events.append(_left(fence, member, LeftReason.LEFT_REASON_FENCE_REMOVED))
+        del self._members[uid]
+        return outcome
+
+    def restore(self, uid: str, member: Member) -> None:
+        """Take up a membership that was kept."""
+        self._members[uid][member.key] = member
+        self._fences_of.setdefault(member.key, set()).add(uid)
+        self._plan_dwell(self.fences[uid], member)
+
+    def restore_left(self, uid: str, key: Key, gone: Gone) -> None:
+        """Take up that a feature had left: what is replayed up to there is no event again."""
+        self._left[uid, key] = gone.sequence
+
+    def members(self, uid: str) -> Iterable[Member]:
+        """What is inside a fence."""
+        return self._members[uid].values()
+
+    def begin(self, fence: Fence, inside: Iterable[Change], *, notify: bool) -> Outcome:
+        """Start a fence, or a new revision of one, with what is inside at its start.
+
+        With `notify`, what was not inside before has entered. What was inside and is not has left (moved).
+        """
+        self.put(fence)
+        outcome = Outcome()
+        now = {change.key: change for change in inside}
+        for key in [k for k in self._members[fence.uid] if k not in now]:
+            member = self._drop(fence, key, outcome, fence.start)
+            _tell(outcome, _left(fence, member, LeftReason.LEFT_REASON_MOVED))
+        for key, change in now.items():
+            standing = self._members[fence.uid].get(key)
+            if standing is None:
+                self._enter(fence, change, outcome, notify=notify)
+            else:
+                standing.sequence = max(standing.sequence, change.sequence)
+                outcome.members[fence.uid, key] = standing
+        return outcome
+
+    def apply(self, changes: Sequence[Change | Dwell]) -> Outcome:
+        """What the fences make of changes, in log order."""
+        outcome = Outcome()
+        for change, place in zip(changes, self._places(changes), strict=True):
+            if isinstance(change, Dwell):
+                self._apply_dwell(change, outcome)
+                continue
+            holding = {
+                f.uid: f
+                for f in place.fences
+                if change.sequence > max(f.start, self._left.get((f.uid, change.key), 0)) and _holds(f, place)
+            }
+            for uid in sorted(self._fences_of.get(change.key, ())):
+                fence = self.fences[uid]
+                member = self._members[uid][change.key]
+                if change.sequence <= max(member.sequence, fence.start):
+                    holding.pop(uid, None)
+                elif holding.pop(uid, None) is None:
+                    self._drop(fence, change.key, outcome, change.sequence)
+                    last = change.feature if change.feature is not None else member.feature
+                    reason = change.gone or _reason(fence, place)
+                    left = _event(fence, FenceEvent.FENCE_EVENT_LEFT, change)
+                    _tell(outcome, left._replace(feature=last, reason=reason))
+                elif change.feature is not None:
+                    member.sequence, member.feature = change.sequence, change.feature
+                    outcome.members[uid, change.key] = member
+                    _tell(outcome, _event(fence, FenceEvent.FENCE_EVENT_INSIDE, change))
+            for fence in holding.values():
+                self._enter(fence, change, outcome, notify=True)
+        return outcome
+
+    def due_dwells(self, now_ns: int) -> Iterator[tuple[Fence, Member]]:
+        """The stays that have lasted for the dwell time and have not been told; each once for each planning."""
+        while self._dwells and self._dwells[0][0] <= now_ns:
+            _, uid, key, entered = heapq.heappop(self._dwells)
+            member = self._members.get(uid, {}).get(key)
+            if member is not None and member.entered_sequence == entered and not member.dwelled:
+                yield self.fences[uid], member
+
+    @property
+    def next_dwell_ns(self) -> int | None:
+        """When `due_dwells` may have something next, Unix nanoseconds."""
+        return self._dwells[0][0] if self._dwells else None
+
+    def _places(self, changes: Sequence[Change | Dwell]) -> list[_Place]:
+        """Where each change puts its feature, and the fences that may hold it; one query for each collection."""
+        places = [_Place(_NOWHERE, _ORIGIN, ()) for _ in changes]
+        by_collection: dict[str, list[int]] = {}
+        for at, change in enumerate(changes):
+            if (
+                isinstance(change, Change)
+                and change.feature is not None
+                and change.key.collection in self._by_collection
+            ):
+                by_collection.setdefault(change.key.collection, []).append(at)
+                places[at] = _Place(Feature.FromString(change.feature), _ORIGIN, ())
+        for collection, ats in by_collection.items():
+            latitudes = np.array([places[at].feature.location.latitude for at in ats], np.int32)
+            longitudes = np.array([places[at].feature.location.longitude for at in ats], np.int32)
+            vectors = unit_vectors(latitudes, longitudes).tolist()
+            fences = self._by_collection[collection].candidates(latitudes, longitudes)
+            for at, vector, candidates in zip(ats, vectors, fences, strict=True):
+                places[at] = _Place(places[at].feature, tuple(vector), candidates)
+        return places
+
+    def _apply_dwell(self, dwell: Dwell, outcome: Outcome) -> None:
+        fence = self.fences.get(dwell.fence_uid)
+        member = self._members.get(dwell.fence_uid, {}).get(dwell.key)
+        if fence is None or member is None or member.dwelled or member.entered_sequence != dwell.entered_sequence:
+            return
+        member.dwelled = True
+        outcome.members[fence.uid, dwell.key] = member
+        event = Event(fence, FenceEvent.FENCE_EVENT_DWELLED, dwell.key, member.feature, dwell.sequence, dwell.time_ns)
+        _tell(outcome, event)
+
+    def _enter(self, fence: Fence, change: Change, outcome: Outcome, *, notify: bool) -> None:
+        assert change.feature is not None  # noqa: S101 - only what is there can enter
+        member = Member(change.key, change.sequence, change.time_ns, change.sequence, change.feature)
+        self._members[fence.uid][change.key] = member
+        self._fences_of.setdefault(change.key, set()).add(fence.uid)
+        outcome.members[fence.uid, change.key] = member
+        self._plan_dwell(fence, member)
+        if notify:
+            _tell(outcome, _event(fence, FenceEvent.FENCE_EVENT_ENTERED, change))
+
+    def _drop(self, fence: Fence, key: Key, outcome: Outcome, sequence: int) -> Member:
+        uids = self._fences_of[key]
+        uids.discard(fence.uid)
+        if not uids:
+            del self._fences_of[key]
+        outcome.members[fence.uid, key] = Gone(sequence)
+        return self._members[fence.uid].pop(key)
+
+    def _plan_dwell(self, fence: Fence, member: Member) -> None:
+        if fence.dwell_ns and not member.dwelled:
+            when = member.entered_time_ns + fence.dwell_ns
+            heapq.heappush(self._dwells, (when, fence.uid, member.key, member.entered_sequence))
+
+
+def _event(fence: Fence, kind: FenceEvent, change: Change) -> Event:
+    return Event(
+        fence,
+        kind,
+        change.key,
+        change.feature or b"",
+        change.sequence,
+        change.time_ns,
+        traceparent=change.traceparent,
+    )
+
+
+def _left(fence: Fence, member: Member, reason: LeftReason) -> Event:
+    """Without a change of the feature: under the sequence of its last one, which is no other's."""
+    return Event(
+        fence,
+        FenceEvent.FENCE_EVENT_LEFT,
+        member.key,
+        member.feature,
+        member.sequence,
+        member.entered_time_ns,
+        reason,
+    )
+
+
+def _tell(outcome: Outcome, event: Event) -> None:
+    if event.fence.publishes(event.kind):
+        outcome.events.append(event)
+
+
+def _in_area(fence: Fence, place: _Place) -> bool:
+    at = place.feature.location
+    return fence.area.contains_point(at.latitude, at.longitude, place.vector)
+
+
+def _holds(fence: Fence, place: _Place) -> bool:
+    properties = place.feature.properties
+    return _in_area(fence, place) and all(f.holds(property_of(properties, f.property)) for f in fence.filters)
+
+
+def _reason(fence: Fence, place: _Place) -> LeftReason:
+    return LeftReason.LEFT_REASON_FILTER if _in_area(fence, place) else LeftReason.LEFT_REASON_MOVED

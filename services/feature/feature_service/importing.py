@@ -1,0 +1,163 @@
+"""ImportFeatures: batches in, acknowledgements out, in order, as fast as the log takes them.
+
+Guarantees: a batch is acknowledged once all of its items are durable; an item that is wrong is
+reported by its index and stops no other; a put that changes nothing appends nothing. "Nothing" is
+judged against everything that this process knew to be durable when the batch came: an item whose
+feature has an import on its way is appended, whatever it holds.
+
+Batches overlap: while the log makes one durable, the next are parsed. At most `IN_FLIGHT` of them
+wait, so a client that sends faster than the disk takes is held back by flow control.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from signpost.errors import SignpostError, TooLarge, Violation
+from signpost.log.base import Append, Appended, Log
+from signpost.log.subjects import encode_token
+
+from feature_service.items import to_item
+from feature_service.metrics import REFUSED, UNCHANGED, WRITTEN
+from feature_service.projection import Projection
+from feature_service.records import put_payload
+from feature_service.validation import Problems, collection_of, encoded_feature
+from protos.feature.v1.feature_pb2 import ImportFeaturesRequest, ImportFeaturesResponse, ItemError
+
+IN_FLIGHT = 8
+MAX_ITEMS = 10_000
+_SLICE = 250
+"""Items parsed before others get their turn: about 3 ms."""
+
+
+class _Batch(NamedTuple):
+    """A batch on its way: the answer so far, the indexes of the items that wait, and what the log will say."""
+
+    answer: ImportFeaturesResponse
+    indexes: list[int]
+    stored: "asyncio.Task[list[Appended | SignpostError]]"
+
+
+class Importer:
+    """The imports of one process."""
+
+    def __init__(self, log: Log, projection: Projection) -> None:
+        self._log, self._projection = log, projection
+        self._on_their_way: dict[tuple[str, str], int] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def run(self, requests: AsyncIterator[ImportFeaturesRequest]) -> AsyncIterator[ImportFeaturesResponse]:
+        """Answer each request, in order. Raises what a request or the log has against the whole stream."""
+        batches: asyncio.Queue[_Batch | None] = asyncio.Queue(IN_FLIGHT)
+        reader = asyncio.create_task(self._read(requests, batches))
+        try:
+            while (batch := await batches.get()) is not None:
+                yield await self._answer(batch)
+            await reader
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Wait for nothing more."""
+        for task in tuple(self._settling):
+            task.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+
+    async def _read(
+        self, requests: AsyncIterator[ImportFeaturesRequest], batches: "asyncio.Queue[_Batch | None]"
+    ) -> None:
+        try:
+            async for request in requests:
+                await batches.put(await self._submit(request))
+        except Exception:
+            await batches.put(None)
+            raise
+        await batches.put(None)
+
+    async def _submit(self, request: ImportFeaturesRequest) -> _Batch:
+        """Check a batch and hand it to the log."""
+        collection = _check(request)
+        prefix = encode_token(collection) + "."
+        answer = ImportFeaturesResponse(id=request.id)
+        indexes: list[int] = []
+        keys: list[tuple[str, str]] = []
+        appends: list[Append] = []
+        await self._projection.wait_for(self._log.head)
+        on_their_way = self._on_their_way
+        features = request.features
+        for begin in range(0, len(features), _SLICE):
+            index = self._projection.index(collection)
+            for n, feature in enumerate(features[begin : begin + _SLICE], begin):
+                problems = Problems()
+                encoded = encoded_feature(problems, "", feature)
+                if problems.violations:
+                    answer.errors.extend(_error(n, violation) for violation in problems.violations)
+                    continue
+                feature_id = feature.id
+                key = (collection, feature_id)
+                item = to_item(encoded)
+                slot = index.slot(feature_id) if index is not None and key not in on_their_way else None
+                if index is not None and slot is not None and index.columns.items[slot] == item:
+                    answer.unchanged += 1
+                    continue
+                on_their_way[key] = on_their_way.get(key, 0) + 1
+                keys.append(key)
+                indexes.append(n)
+                appends.append(Append(prefix + encode_token(feature_id), put_payload(item)))
+            await asyncio.sleep(0)
+        stored = asyncio.create_task(self._log.append_many(appends))
+        settling = asyncio.create_task(self._settle(stored, keys))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
+        return _Batch(answer, indexes, stored)
+
+    async def _settle(
+        self, stored: "asyncio.Task[list[Appended | SignpostError]]", keys: list[tuple[str, str]]
+    ) -> None:
+        """Once what was appended is in the index, it is judged by the index again."""
+        try:
+            last = max((a.sequence for a in await stored if isinstance(a, Appended)), default=0)
+            await self._projection.wait_for(last)
+        except SignpostError:
+            pass  # `_answer` tells the client; what was stored after all will be seen in the index
+        finally:
+            for key in keys:
+                left = self._on_their_way[key] - 1
+                if left:
+                    self._on_their_way[key] = left
+                else:
+                    del self._on_their_way[key]
+
+    async def _answer(self, batch: _Batch) -> ImportFeaturesResponse:
+        answer, last = batch.answer, 0
+        for n, stored in zip(batch.indexes, await batch.stored, strict=True):
+            if isinstance(stored, Appended):
+                answer.written += 1
+                last = max(last, stored.sequence)
+            elif isinstance(stored, TooLarge):
+                answer.errors.append(ItemError(index=n, reason=stored.reason, description=stored.message))
+            else:
+                raise stored
+        if last:
+            answer.position.token = await self._log.position(last)
+        WRITTEN.inc(answer.written)
+        UNCHANGED.inc(answer.unchanged)
+        REFUSED.inc(len(answer.errors))
+        answer.errors.sort(key=lambda error: error.index)
+        return answer
+
+
+def _check(request: ImportFeaturesRequest) -> str:
+    problems = Problems()
+    collection = collection_of(problems, request.collection)
+    if not request.id:
+        problems.add("id", "must not be 0")
+    if not 1 <= len(request.features) <= MAX_ITEMS:
+        problems.add("features", f"must be 1 to {MAX_ITEMS}")
+    problems.check()
+    return collection
+
+
+def _error(index: int, violation: Violation) -> ItemError:
+    return ItemError(index=index, reason=violation.reason, field=violation.field, description=violation.description)

@@ -1,0 +1,37 @@
+"""Items: an encoded feature with its length in front.
+
+So stored, the features of a batch are joined with the tag of the field that they go into, whichever
+message that is, and their bytes go out as they came in.
+"""
+
+from protos.feature.v1.feature_pb2 import Feature
+
+
+def varint(value: int) -> bytes:
+    """A base-128 varint of a value >= 0."""
+    if value < 0x80:
+        return value.to_bytes(1, "little")
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def to_item(feature: bytes) -> bytes:
+    """An encoded feature as an item."""
+    return varint(len(feature)) + feature
+
+
+def to_feature_bytes(item: bytes) -> bytes:
+    """The encoded feature of an item."""
+    start = 1
+    while item[start - 1] & 0x80:
+        start += 1
+    return item[start:]
+
+
+def to_feature(item: bytes) -> Feature:
+    """The feature of an item."""
+    return Feature.FromString(to_feature_bytes(item))

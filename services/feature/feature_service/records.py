@@ -1,0 +1,118 @@
+"""Records of the features log: payloads out of features, changes out of records.
+
+A payload is an encoded storage.v1.FeatureRecord; a put is laid out so that the feature is a slice of
+it. What is not understood raises `UnknownRecord`: a projection must stop there, never skip.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from signpost.errors import Internal
+from signpost.log.base import Record
+from signpost.log.subjects import decode_token, encode_token
+
+from feature_service.items import to_item
+from protos.storage.v1.storage_pb2 import FeatureHead, FeatureRecord, Tombstone
+
+_FORMAT = 1
+_PUT = b"\x08\x01\x12"
+"""How a put begins: format 1, then field 2, whose length and bytes are the item."""
+
+
+class UnknownRecord(Internal):
+    """A record that this release cannot read: written by a newer one, or not by Signpost."""
+
+    reason = "UNKNOWN_RECORD"
+
+
+class Kind(Enum):
+    """What a record says."""
+
+    PUT = "put"
+    DELETED = "deleted"
+    EXPIRED = "expired"
+    DWELLED = "dwelled"
+
+
+class Decoded(NamedTuple):
+    """A record's change. `item` and what follows it are filled for puts only; `expires_ns` 0: never."""
+
+    kind: Kind
+    id: str
+    item: bytes | None = None
+    latitude: int = 0
+    longitude: int = 0
+    expires_ns: int = 0
+
+
+def put_payload(item: bytes, principal: str = "", traceparent: str = "") -> bytes:
+    """The payload of a put."""
+    if not principal and not traceparent:
+        return _PUT + item
+    rest = FeatureRecord(principal=principal, traceparent=traceparent).SerializeToString()
+    return _PUT + item + rest
+
+
+def gone_payload(kind: Kind, principal: str = "", traceparent: str = "") -> bytes:
+    """The payload of a deletion or an expiry."""
+    record = FeatureRecord(format=_FORMAT, principal=principal, traceparent=traceparent)
+    (record.deleted if kind is Kind.DELETED else record.expired).CopyFrom(Tombstone())
+    return record.SerializeToString()
+
+
+def subject_of(collection: str, feature_id: str) -> str:
+    """The subject of a feature."""
+    return f"{encode_token(collection)}.{encode_token(feature_id)}"
+
+
+def collections() -> Callable[[str], str]:
+    """A function that tells the collection of a subject, quick where collections are few."""
+    known: dict[str, str] = {}
+
+    def collection_of(subject: str) -> str:
+        token = subject[: subject.find(".")]
+        name = known.get(token)
+        if name is None:
+            name = known[token] = decode_token(token)
+        return name
+
+    return collection_of
+
+
+def decode(record: Record) -> Decoded:
+    """The change that a record holds."""
+    payload = record.payload
+    if payload.startswith(_PUT):
+        size, shift, at = 0, 0, 3
+        while True:
+            byte = payload[at]
+            size |= (byte & 0x7F) << shift
+            at += 1
+            if byte < 0x80:
+                break
+            shift += 7
+        return _put(payload[3 : at + size], payload[at : at + size])
+    decoded = FeatureRecord.FromString(payload)
+    if decoded.format != _FORMAT:
+        raise UnknownRecord(f"record {record.sequence} has format {decoded.format}; this release reads {_FORMAT}")
+    match decoded.WhichOneof("change"):
+        case "put":
+            return _put(to_item(decoded.put), decoded.put)
+        case "deleted":
+            return Decoded(Kind.DELETED, decode_token(record.subject.partition(".")[2]))
+        case "expired":
+            return Decoded(Kind.EXPIRED, decode_token(record.subject.partition(".")[2]))
+        case "dwelled":
+            return Decoded(Kind.DWELLED, decoded.dwelled.feature_id)
+        case _:
+            raise UnknownRecord(f"record {record.sequence} holds a change that this release does not know")
+
+
+def _put(item: bytes, feature: bytes) -> Decoded:
+    head = FeatureHead.FromString(feature)
+    location = head.location
+    expires_ns = (
+        head.expire_time.seconds * 1_000_000_000 + head.expire_time.nanos if head.HasField("expire_time") else 0
+    )
+    return Decoded(Kind.PUT, head.id, item, location.latitude, location.longitude, expires_ns)

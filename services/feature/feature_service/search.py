@@ -1,0 +1,208 @@
+"""Questions to a snapshot, in any thread.
+
+Guarantees: every answer equals what comparing all current versions would give: nearest first, ties
+(to the micrometre) by id; without an origin, by id. Ids compare by code point.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from feature_service.areas import Area
+from feature_service.filters import Filter
+from feature_service.geometry import (
+    Floats,
+    Ints,
+    Mask,
+    Vector,
+    bound,
+    chord,
+    metres,
+    metres_of,
+    squared_chords,
+)
+from feature_service.index import Snapshot
+from feature_service.table import Slots
+
+_FEW = 8
+"""A tree pays where an answer is at most this fraction of its points; otherwise all are compared."""
+_SLACK = 1 - 1e-13
+_NO_DISTANCES: Floats = np.empty(0)
+
+
+class After(NamedTuple):
+    """Where a list goes on: strictly after this distance (None in lists by id) and id, among what
+    has not changed since `sequence`."""
+
+    sequence: int
+    distance_m: float | None
+    id: str
+
+
+class Found(NamedTuple):
+    """Slots in the order of the list, and their distances in metres; without an origin there are none."""
+
+    slots: Slots
+    distances: Floats
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+class Question(NamedTuple):
+    """What is asked. `reach` bounds the squared chord from the origin; `limit` None: everything."""
+
+    origin: Vector | None
+    area: Area | None = None
+    filters: Sequence[Filter] = ()
+    limit: int | None = None
+    reach: float = math.inf
+    after: After | None = None
+
+
+def search(snapshot: Snapshot, question: Question) -> Found:
+    """The answer. Cheap by itself only where `is_cheap` says so."""
+    q = question
+    if q.origin is not None and q.area is None and q.limit is not None and q.after is None:
+        return _nearest(snapshot, q, q.origin, q.limit)
+    return _among(snapshot, q, _candidates(snapshot, q))
+
+
+def is_cheap(snapshot: Snapshot, question: Question) -> bool:
+    """Whether the answer takes less time than handing the question to another thread costs."""
+    q = question
+    if q.filters or q.after or q.area is not None:
+        return snapshot.end <= 2000 and not q.filters
+    return q.origin is not None and q.limit is not None and (q.limit <= 1000 or snapshot.end <= 2000)
+
+
+def _nearest(s: Snapshot, q: Question, origin: Vector, limit: int) -> Found:
+    """Ask the trees for a few more than needed until what they have certainly shown is enough."""
+    reach = math.sqrt(q.reach) * (2 - _SLACK)
+    want = limit + 1
+    while want * _FEW < s.end:
+        parts, horizon = [] if s.tail == s.end else [np.arange(s.tail, s.end)], math.inf
+        for tree, slots in s.segments:
+            chords, places = tree.query(origin, want, distance_upper_bound=reach)
+            if chords[-1] == math.inf:
+                places = places[: np.searchsorted(chords, math.inf)]
+            else:
+                # Beyond the last one shown there may be more, perhaps at the same distance.
+                horizon = min(horizon, chords[-1])
+            parts.append(slots[places])
+        found = _visible(s, q, np.concatenate(parts) if len(parts) > 1 else parts[0])
+        slots, squared = _within(s, q, origin, found, horizon)
+        distances = metres(np.sqrt(squared))
+        certain = distances < metres_of(horizon * _SLACK) - 1e-6 if horizon < math.inf else None
+        if certain is None or np.count_nonzero(certain) >= limit:
+            return _by_distance(s, slots, distances, limit)
+        want *= 4
+    return _among(s, q, _visible(s, q, s.all_alive()))
+
+
+def _visible(s: Snapshot, q: Question, slots: Slots) -> Slots:
+    slots = slots[s.alive(slots)]
+    if q.after is not None:
+        slots = slots[s.columns.born[slots] <= q.after.sequence]
+    return slots
+
+
+def _within(s: Snapshot, q: Question, origin: Vector, slots: Slots, horizon: float) -> tuple[Slots, Floats]:
+    squared = squared_chords(s.columns.vectors[slots], origin)
+    limit = min(q.reach, horizon * horizon)
+    if limit < math.inf:
+        near = squared <= limit
+        slots, squared = slots[near], squared[near]
+    if q.filters:
+        true = s.properties.accept(q.filters, s.columns, slots)
+        slots, squared = slots[true], squared[true]
+    return slots, squared
+
+
+def _candidates(s: Snapshot, q: Question) -> Slots:
+    """The visible versions that may be in the answer: those in the area's cap."""
+    cap = q.area.cap if q.area is not None else None
+    if cap is None or cap.chord == math.inf:
+        return _visible(s, q, s.all_alive())
+    parts = [np.arange(s.tail, s.end)]
+    for tree, slots in s.segments:
+        if tree.query_ball_point(cap.center, cap.chord, return_length=True) * _FEW > len(slots):
+            parts.append(slots)
+        else:
+            places = tree.query_ball_point(cap.center, cap.chord, return_sorted=False)
+            parts.append(slots[np.array(places, np.intp)])
+    return _visible(s, q, np.concatenate(parts))
+
+
+def _among(s: Snapshot, q: Question, slots: Slots) -> Found:
+    """The answer out of these visible versions."""
+    if q.area is not None:
+        slots = slots[q.area.contains(s.columns.latitudes[slots], s.columns.longitudes[slots])]
+    if q.origin is None:
+        if q.filters:
+            slots = slots[s.properties.accept(q.filters, s.columns, slots)]
+        return _by_id(s, q, slots)
+    vectors = s.columns.vectors
+    # Without an area slots are in order: as many as there are, they are all of them.
+    everything = q.area is None and len(slots) == s.end
+    squared = squared_chords(vectors[: s.end] if everything else vectors[slots], q.origin)
+    near = squared <= q.reach
+    if q.after is not None and q.after.distance_m is not None:
+        near &= squared >= (chord(max(q.after.distance_m - 2e-6, 0.0)) * _SLACK) ** 2
+    slots, squared = slots[near], squared[near]
+    if q.filters:
+        true = s.properties.accept(q.filters, s.columns, slots)
+        slots, squared = slots[true], squared[true]
+    if q.after is not None and q.after.distance_m is not None:
+        later = _is_after(s, q.after.distance_m, q.after.id, slots, metres(np.sqrt(squared)))
+        slots, squared = slots[later], squared[later]
+    if q.limit is not None and q.limit < len(slots):
+        last = np.partition(squared, q.limit - 1)[q.limit - 1]
+        # Up to the last one's distance as it is told: what ties with it competes by id.
+        near = squared <= max(last, bound(metres_of(math.sqrt(last)) + 1e-6)) * (2 - _SLACK)
+        slots, squared = slots[near], squared[near]
+    return _by_distance(s, slots, metres(np.sqrt(squared)), q.limit)
+
+
+def _is_after(s: Snapshot, distance_m: float, feature_id: str, slots: Slots, distances: Floats) -> Mask:
+    later: Mask = distances > distance_m
+    for place in np.flatnonzero(distances == distance_m).tolist():
+        later[place] = s.columns.ids[slots[place]] > feature_id
+    return later
+
+
+def _by_distance(s: Snapshot, slots: Slots, distances: Floats, limit: int | None) -> Found:
+    order = np.argsort(distances)
+    distances, slots = distances[order], slots[order]
+    same = distances[1:] == distances[:-1]
+    if same.any():
+        slots = slots.copy()
+        for begin, end in _runs(same):
+            slots[begin:end] = sorted(slots[begin:end].tolist(), key=s.columns.ids.__getitem__)
+    return Found(slots[:limit], distances[:limit])
+
+
+def _by_id(s: Snapshot, q: Question, slots: Slots) -> Found:
+    ids = s.columns.ids
+    if q.after is not None:
+        after = q.after.id
+        slots = slots[np.fromiter((key > after for key in ids[slots]), bool, len(slots))]
+    if len(slots) <= 1024:
+        ordered = np.array(sorted(slots.tolist(), key=ids.__getitem__), np.intp)
+        return Found(ordered[: q.limit], _NO_DISTANCES)
+    # Sorting strings would hold everything up; sorting bytes of fixed width lets others run. They
+    # are filled in step by step for the same reason.
+    parts = [slots[begin : begin + 4096] for begin in range(0, len(slots), 4096)]
+    width = max(len(key.encode()) for part in parts for key in ids[part])
+    keys = np.empty(len(slots), f"S{width}")
+    for n, part in enumerate(parts):
+        keys[n * 4096 : n * 4096 + len(part)] = [key.encode() for key in ids[part]]
+    return Found(slots[np.argsort(keys)][: q.limit], _NO_DISTANCES)
+
+
+def _runs(same: Mask) -> list[tuple[int, int]]:
+    """The ranges of equal neighbours: `same[i]` says that i and i + 1 are equal."""
+    edges: Ints = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8)))
+    return [(begin, end + 1) for begin, end in edges.reshape(-1, 2).tolist()]

@@ -1,0 +1,278 @@
+"""WatchFeatures as a stream: snapshot or resume, `caught_up`, then live."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
+
+from signpost.errors import Draining, PositionAhead, PositionCompacted, PositionError
+from signpost.log.base import Page
+
+from feature_service import codec
+from feature_service.geometry import unit_vector
+from feature_service.index import Snapshot
+from feature_service.items import to_feature
+from feature_service.metrics import RESETS, SELECTING, WATCH_EVENTS
+from feature_service.projection import Projection
+from feature_service.records import Decoded, Kind, collections, decode
+from feature_service.search import After, Found, Question, search
+from feature_service.validation import Problems, area_of, collection_of, filters_of
+from feature_service.watches import Behind, Event, Selection, Watch, Watches, left
+from protos.feature.v1 import feature_pb2 as pb
+
+_EVENTS, _FEATURES = b"\x0a", b"\x12"
+_FRAME_EVENTS = 1000
+_FRAME_BYTES = 1 << 20
+_PROGRESS_MS = 15_000
+
+
+class _Request(NamedTuple):
+    selection: Selection
+    progress_s: float
+
+
+class Watcher:
+    """Answers WatchFeatures."""
+
+    def __init__(self, projection: Projection, watches: Watches, executor: Executor) -> None:
+        self._projection, self._watches, self._executor = projection, watches, executor
+
+    async def run(self, request: pb.WatchFeaturesRequest) -> AsyncIterator[bytes]:
+        """The encoded frames; never ends by itself."""
+        selection, progress_s = _parse(request)
+        if request.HasField("min_position"):
+            await self._projection.wait_visible(request.min_position)
+        stream = _Stream(self._projection, self._executor, selection, progress_s)
+        self._watches.add(stream.watch)
+        try:
+            async for frame in stream.frames(request):
+                yield frame
+        finally:
+            self._watches.remove(stream.watch)
+
+
+class _Stream:
+    """One watch's stream."""
+
+    def __init__(self, projection: Projection, executor: Executor, selection: Selection, progress_s: float) -> None:
+        self._projection, self._executor = projection, executor
+        self._selection, self._progress_s = selection, progress_s
+        self._collection_of = collections()
+        self._position = b""
+        self.watch = Watch(selection)
+
+    async def frames(self, request: pb.WatchFeaturesRequest) -> AsyncIterator[bytes]:
+        """Everything, from the first frame on."""
+        if request.HasField("resume"):
+            try:
+                after = await self._resolve(request.resume)
+                async for frame in self._resume(after):
+                    yield frame
+            except PositionAhead:
+                raise
+            except PositionError as error:
+                self.watch.break_off(error)
+        else:
+            async for frame in self._snapshot():
+                yield frame
+        while True:
+            async for frame in self._live():
+                yield frame
+
+    async def _live(self) -> AsyncIterator[bytes]:
+        """One turn of what there is to do; progress where there is nothing for a while."""
+        watch = self.watch
+        watch.wake.clear()
+        if watch.broken is not None:
+            error, watch.broken = watch.broken, None
+            self._position = b""
+            RESETS.inc()
+            first = pb.Position(sequence=error.first_available)
+            yield _frame(pb.WatchFeaturesResponse(reset=pb.Reset(reason=error.reason, first_available=first)))
+            async for frame in self._snapshot():
+                yield frame
+            return
+        events, position = watch.take(), self._projection.position
+        if events:
+            if watch.behind is not None:
+                position = self._position  # the page after the last of these has not been read yet
+            for frame in self._events(events, position):
+                yield frame
+            return
+        if watch.behind is not None:
+            try:
+                async for frame in self._catch_up(watch.behind):
+                    yield frame
+            except PositionError as error:
+                watch.break_off(error)
+            return
+        if watch.draining:
+            raise Draining("the server is going away")
+        try:
+            async with asyncio.timeout(self._progress_s):
+                await watch.wake.wait()
+        except TimeoutError:
+            self._position = self._projection.position
+            yield _frame(pb.WatchFeaturesResponse(progress=pb.Progress()), self._position)
+
+    async def _snapshot(self) -> AsyncIterator[bytes]:
+        """What is in the set now; live from that moment on."""
+        projection = self._projection
+        await projection.until_ready()
+        self.watch.broken = None
+        self.watch.go_live(projection.applied)
+        position = projection.position
+        snapshot = projection.snapshot(self._selection.collection)
+        count = 0
+        if snapshot is not None:
+            found = await self._search(snapshot, None)
+            count = len(found)
+            for begin in range(0, count, _FRAME_EVENTS):
+                slots = found.slots[begin : begin + _FRAME_EVENTS]
+                columns = snapshot.columns
+                rows = zip(
+                    columns.items[slots].tolist(),
+                    columns.born[slots].tolist(),
+                    columns.times[slots].tolist(),
+                    strict=True,
+                )
+                events = [Event(pb.EVENT_KIND_PRESENT, item, born, time_ns) for item, born, time_ns in rows]
+                for frame in self._events(events, b""):
+                    yield frame
+        self._position = position
+        yield _frame(pb.WatchFeaturesResponse(caught_up=pb.CaughtUp(count=count)), position)
+
+    async def _resume(self, after: int) -> AsyncIterator[bytes]:
+        """`present` or `left` for everything that changed since; then live."""
+        await self._projection.until_ready()
+        await self._projection.wait_for(after)
+        async for page in self._pages(after):
+            last: dict[str, Event] = {}
+            for change, event in self._stands(page):
+                last.pop(change.id, None)
+                last[change.id] = event
+            for frame in self._events(list(last.values()), page.position):
+                yield frame
+        if self.watch.broken is None:
+            yield _frame(pb.WatchFeaturesResponse(caught_up=pb.CaughtUp()), self._position)
+
+    async def _held(self, behind: Behind) -> set[str]:
+        """The ids in the set when the watch fell behind."""
+        if behind.snapshot is None:
+            return set()
+        snapshot = behind.snapshot._replace(sequence=behind.after)
+        found = await self._search(snapshot, After(behind.after, None, ""))
+        return set(snapshot.columns.ids[found.slots].tolist())
+
+    async def _catch_up(self, behind: Behind) -> AsyncIterator[bytes]:
+        """The events that a reader was too slow for, out of the log; then live again."""
+        held = await self._held(behind)
+        self.watch.behind = behind._replace(snapshot=None)
+        async for page in self._pages(behind.after):
+            events: list[Event] = []
+            for change, event in self._stands(page):
+                if event.kind == pb.EVENT_KIND_PRESENT:
+                    kind = pb.EVENT_KIND_MOVED if change.id in held else pb.EVENT_KIND_ENTERED
+                    held.add(change.id)
+                    events.append(event._replace(kind=kind))
+                elif change.id in held:
+                    held.discard(change.id)
+                    events.append(event)
+            for frame in self._events(events, page.position):
+                yield frame
+
+    async def _pages(self, after: int) -> AsyncIterator[Page]:
+        """The log from a sequence up to what is applied; then the watch is live."""
+        watch, log = self.watch, self._projection.log
+        while True:
+            page = await log.read(after)
+            if page.through > after:
+                after = page.through
+                yield page
+                self._position = page.position
+            if watch.broken is not None:
+                return
+            if watch.draining:
+                raise Draining("the server is going away")
+            if after >= self._projection.applied:
+                watch.go_live(after)
+                if not self._position:
+                    self._position = await log.position(after)
+                return
+
+    def _stands(self, page: Page) -> Iterator[tuple[Decoded, Event]]:
+        """Whether each changed feature of a page is in the set after its change: `present` or `left`."""
+        selection = self._selection
+        for record in page.records:
+            if self._collection_of(record.subject) != selection.collection:
+                continue
+            change = decode(record)
+            if change.kind is Kind.DWELLED:
+                continue
+            placed = False
+            if change.item is not None:
+                latitude, longitude = change.latitude, change.longitude
+                placed = selection.in_area(latitude, longitude, unit_vector(latitude, longitude))
+                if placed and (not selection.filters or selection.in_filters(to_feature(change.item).properties)):
+                    yield change, Event(pb.EVENT_KIND_PRESENT, change.item, record.sequence, record.time_ns)
+                    continue
+            yield change, left(change.kind, change.id, placed, record.sequence, record.time_ns)
+
+    def _events(self, events: Sequence[Event], position: bytes) -> Iterator[bytes]:
+        """Events in frames; only the last one moves the position."""
+        WATCH_EVENTS.inc(len(events))
+        begin = size = 0
+        for end, event in enumerate(events):
+            if end - begin == _FRAME_EVENTS or (size and size + len(event.item) > _FRAME_BYTES):
+                yield _events_frame(events[begin:end], self._position)
+                begin, size = end, 0
+            size += len(event.item)
+        if begin < len(events):
+            yield _events_frame(events[begin:], position)
+        self._position = position
+
+    async def _search(self, snapshot: Snapshot, as_of: After | None) -> Found:
+        question = Question(None, self._selection.area, self._selection.filters, after=as_of)
+        with SELECTING.time():
+            return await asyncio.get_running_loop().run_in_executor(self._executor, search, snapshot, question)
+
+    async def _resolve(self, position: pb.Position) -> int:
+        log = self._projection.log
+        if position.WhichOneof("position") == "token":
+            return await log.resolve(position.token)
+        bounds = await log.bounds()
+        if position.sequence > bounds.last:
+            raise PositionAhead(
+                f"position {position.sequence} is beyond the head of the log, {bounds.last}",
+                first_available=bounds.horizon + 1,
+            )
+        if position.sequence < bounds.horizon:
+            raise PositionCompacted(
+                f"changes after {position.sequence} are no longer there", first_available=bounds.horizon + 1
+            )
+        return position.sequence
+
+
+def _parse(request: pb.WatchFeaturesRequest) -> _Request:
+    problems = Problems()
+    collection = collection_of(problems, request.collection)
+    area = area_of(problems, "area", request.area) if request.HasField("area") else None
+    filters = filters_of(problems, "filters", request.filters)
+    progress_ms = request.progress_interval_ms or _PROGRESS_MS
+    if not 100 <= progress_ms <= 600_000:
+        problems.add("progress_interval_ms", "must be 100 to 600000, or 0")
+    problems.check()
+    return _Request(Selection(collection, area, filters), progress_ms / 1e3)
+
+
+def _frame(response: pb.WatchFeaturesResponse, position: bytes = b"") -> bytes:
+    if position:
+        response.position.token = position
+    return response.SerializeToString()
+
+
+def _events_frame(events: Sequence[Event], position: bytes) -> bytes:
+    kinds, items, sequences, times, reasons = zip(*events, strict=True)
+    beside = pb.FeatureEvents(kinds=kinds, sequences=sequences, change_times_ns=times, left_reasons=reasons)
+    content = codec.repeated(_FEATURES, items, beside.SerializeToString())
+    return codec.field(_EVENTS, content) + _frame(pb.WatchFeaturesResponse(), position)
