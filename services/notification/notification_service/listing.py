@@ -1,0 +1,65 @@
+"""ListTopics and ListPresence: pages in the order of the names, each from the name where the last one ended."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from signpost.errors import InvalidArgument, Violation
+from signpost.log.subjects import is_subject
+
+from notification_service.registry import Registry
+from notification_service.topics import FilterTrie, check_filter
+from protos.notification.v1 import notification_pb2 as pb
+
+DEFAULT_PAGE, MAX_PAGE = 100, 1000
+MAX_TOKEN_BYTES = 1024
+
+
+async def list_topics(registry: Registry, request: pb.ListTopicsRequest) -> pb.ListTopicsResponse:
+    """A page of the topics that have records; the system's only where the filter names them."""
+    size, after = _page(request.page_size, request.page_token)
+    pattern = check_filter(request.filter or ">")
+    found = await registry.hub.log.subjects(pattern, after_subject=after, limit=size + 1)
+    more, found = len(found) > size, found[:size]
+    subscribers = _subscribers(registry.filters, [info.subject for info in found])
+    topics = [
+        pb.Topic(
+            name=info.subject,
+            first_sequence=info.first_sequence,
+            last_sequence=info.last_sequence,
+            records=info.records,
+            subscribers=count,
+        )
+        for info, count in zip(found, subscribers, strict=True)
+    ]
+    return pb.ListTopicsResponse(topics=topics, next_page_token=found[-1].subject if more else "")
+
+
+def list_presence(registry: Registry, request: pb.ListPresenceRequest) -> pb.ListPresenceResponse:
+    """A page of the clients that are connected, on any replica."""
+    size, after = _page(request.page_size, request.page_token)
+    if request.topic and not is_subject(request.topic):
+        raise _bad("topic", "must be a topic, without wildcards")
+    found, more = registry.presence.page(request.topic, after, size)
+    clients = [
+        pb.Presence(client_id=one.client_id, connected_time_ns=one.connected_ns, filters=one.filters) for one in found
+    ]
+    return pb.ListPresenceResponse(clients=clients, next_page_token=found[-1].client_id if more else "")
+
+
+def _subscribers(filters: Counter[str], topics: Sequence[str]) -> list[int]:
+    trie: FilterTrie[str] = FilterTrie()
+    for pattern in filters:
+        trie.add(pattern, pattern)
+    return [sum(filters[pattern] for pattern in trie.match(topic)) for topic in topics]
+
+
+def _page(size: int, token: str) -> tuple[int, str]:
+    if size > MAX_PAGE:
+        raise _bad("page_size", f"must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
+    if len(token.encode()) > MAX_TOKEN_BYTES:
+        raise _bad("page_token", "is none of this service's")
+    return size or DEFAULT_PAGE, token
+
+
+def _bad(name: str, rule: str) -> InvalidArgument:
+    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule)])
