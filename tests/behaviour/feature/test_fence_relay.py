@@ -1,0 +1,201 @@
+"""The relay over real logs: every event once, whatever happens between publishing and keeping."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from feature_service.fences.book import FenceBook
+from feature_service.fences.model import Event
+from feature_service.fences.relay import Relay
+from feature_service.projection import Projection
+from feature_service.writes import Writer
+from signpost.errors import SignpostError, Unavailable
+from signpost.log import LogSettings, Retention, Store, open_store
+
+from protos.feature.v1.feature_pb2 import Feature, Fence, FenceEvent, LeftReason
+
+ENTERED, LEFT = FenceEvent.FENCE_EVENT_ENTERED, FenceEvent.FENCE_EVENT_LEFT
+KEPT = Retention(max_age_s=3600, keep_last=True)
+
+
+class Topic:
+    """What was published: once for each message id, as the notification service keeps it."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Event] = {}
+        self.attempts = 0
+        self.away = False
+
+    async def __call__(self, event: Event) -> None:
+        self.attempts += 1
+        if self.away:
+            raise Unavailable("the notification service is away")
+        self.events.setdefault(event.message_id, event)
+
+    def told(self) -> list[tuple[FenceEvent, str]]:
+        return [(e.kind, e.key.id) for e in self.events.values()]
+
+    async def has(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self.events) < count:  # noqa: ASYNC110 - the events come from another task
+                await asyncio.sleep(0.01)
+
+
+class World:
+    """A store with a projection, and a relay that can be killed and started."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.executor = ThreadPoolExecutor(2)
+        self.projection = Projection(store["features"], self.executor)
+        self.writer = Writer(store["features"], self.projection)
+        self.book = FenceBook(store["features"], store["state"])
+        self.topic = Topic()
+
+    async def put(self, feature_id: str, latitude: float, longitude: float) -> None:
+        feature = Feature(id=feature_id)
+        feature.location.latitude, feature.location.longitude = int(latitude * 1e7), int(longitude * 1e7)
+        await self.writer.put("places", feature_id, feature.SerializeToString())
+
+    @asynccontextmanager
+    async def relay(self) -> AsyncIterator[None]:
+        leading = asyncio.create_task(Relay(self.projection, self.store["state"], self.topic, self.executor).lead())
+        try:
+            yield
+        finally:
+            leading.cancel()
+            with suppress(asyncio.CancelledError, SignpostError, BaseExceptionGroup):
+                await leading
+
+
+def fence(**changes: object) -> Fence:
+    made = Fence(id="f", collection="places", topic="f", events=[ENTERED, LEFT])
+    made.area.circle.center.latitude = 0
+    made.area.circle.radius_m = 1000
+    made.MergeFrom(Fence(**changes))  # type: ignore[arg-type]
+    return made
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'log.db'}"
+    async with open_store(url, [LogSettings("features", KEPT), LogSettings("state", KEPT)]) as store:
+        made = World(store)
+        following = asyncio.create_task(made.projection.run())
+        yield made
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        made.executor.shutdown()
+
+
+async def test_a_fence_tells_what_enters_and_leaves(world: World) -> None:
+    await world.put("there before", 0, 0)
+    async with world.relay():
+        await world.book.put(fence())
+        await world.put("a", 0.001, 0)
+        await world.put("there before", 5, 5)
+        await world.put("elsewhere", 5, 5)
+        await world.topic.has(2)
+        await asyncio.sleep(0.3)
+    assert world.topic.told() == [(ENTERED, "a"), (LEFT, "there before")]
+
+
+async def test_present_features_are_told_where_asked(world: World) -> None:
+    await world.put("a", 0, 0)
+    await world.put("b", 0, 0.001)
+    async with world.relay():
+        await world.book.put(fence(notify_present=True))
+        await world.topic.has(2)
+    assert sorted(world.topic.told()) == [(ENTERED, "a"), (ENTERED, "b")]
+
+
+async def test_an_outage_costs_delay_and_nothing_else(world: World) -> None:
+    async with world.relay():
+        await world.book.put(fence())
+        await world.put("a", 0, 0)
+        await world.topic.has(1)
+    world.topic.away = True
+    async with world.relay():
+        for n in range(20):
+            await world.put(f"x{n}", 0, 0)
+        await world.put("a", 9, 9)
+        await asyncio.sleep(0.5)
+    assert len(world.topic.events) == 1
+    assert world.topic.attempts > 1
+    world.topic.away = False
+    async with world.relay():
+        await world.topic.has(22)
+    assert world.topic.told() == [(ENTERED, "a"), *((ENTERED, f"x{n}") for n in range(20)), (LEFT, "a")]
+
+
+async def test_relays_that_are_killed_at_any_moment_tell_everything_once(world: World) -> None:
+    async with world.relay():
+        await world.book.put(fence())
+        await world.put("first", 0, 0)
+        await world.topic.has(1)
+    inside: set[str] = {"first"}
+    expected = [(ENTERED, "first")]
+    for n in range(60):
+        name = f"m{n % 7}"
+        where = 0 if n % 3 else 9
+        await world.put(name, where, 0)
+        if where == 0 and name not in inside:
+            inside.add(name)
+            expected.append((ENTERED, name))
+        elif where and name in inside:
+            inside.discard(name)
+            expected.append((LEFT, name))
+        if n % 5 == 0:
+            async with world.relay():
+                await asyncio.sleep(0.003 * (n % 4))
+    async with world.relay():
+        await world.topic.has(len(expected))
+        await asyncio.sleep(0.2)
+    assert sorted(world.topic.told()) == sorted(expected)
+
+
+async def test_a_removed_fence_lets_go_and_says_so_where_asked(world: World) -> None:
+    async with world.relay():
+        await world.book.put(fence())
+        await world.put("a", 0, 0)
+        await world.topic.has(1)
+    assert await world.book.delete("f", notify_left=True)
+    async with world.relay():
+        await world.topic.has(2)
+    last = list(world.topic.events.values())[-1]
+    assert (last.kind, last.reason) == (LEFT, LeftReason.LEFT_REASON_FENCE_REMOVED)
+    async with world.relay():
+        await world.put("a", 0, 0)
+        await asyncio.sleep(0.3)
+    assert len(world.topic.events) == 2
+
+
+async def test_a_stay_is_told_once_over_restarts(world: World) -> None:
+    asked = fence(dwell_time_ms=1000)
+    asked.events[:] = [FenceEvent.FENCE_EVENT_DWELLED]
+    async with world.relay():
+        await world.book.put(asked)
+        await world.put("a", 0, 0)
+        await asyncio.sleep(0.3)
+    async with world.relay():
+        await world.topic.has(1)
+        await asyncio.sleep(0.5)
+    async with world.relay():
+        await asyncio.sleep(1.2)
+    assert world.topic.told() == [(FenceEvent.FENCE_EVENT_DWELLED, "a")]
+
+
+async def test_a_fence_expires_and_says_left_where_asked(world: World) -> None:
+    asked = fence(notify_left_on_expiry=True)
+    asked.expire_time.GetCurrentTime()
+    asked.expire_time.seconds += 2
+    async with world.relay():
+        await world.book.put(asked)
+        await world.put("a", 0, 0)
+        await world.topic.has(2)
+    assert world.topic.told() == [(ENTERED, "a"), (LEFT, "a")]
+    assert (await world.book.page("", 10, "")).fences == []

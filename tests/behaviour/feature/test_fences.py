@@ -1,0 +1,128 @@
+"""Fences end to end: a move in one process is a notification at a listener of another."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from signpost.client import (
+    Backoff,
+    Circle,
+    ClientSettings,
+    Feature,
+    FeatureClient,
+    Fence,
+    Notification,
+    NotificationClient,
+)
+from signpost.errors import InvalidArgument
+
+from protos.feature.v1.feature_pb2 import FenceEvent, FenceNotification
+from tests.support.nats import NatsServer
+from tests.support.services import ServiceProcess, running
+
+HERE, AWAY = (0.0, 0.0), (5.0, 5.0)
+
+
+class Pair:
+    """Both services, as processes, on one engine, and a client of each."""
+
+    def __init__(self, feature: ServiceProcess, notification: ServiceProcess) -> None:
+        self.feature, self.notification = feature, notification
+        settings = ClientSettings(backoff=Backoff(cap_s=0.5))
+        self.features = FeatureClient(feature.target, settings=settings)
+        self.notifications = NotificationClient(notification.target, settings=settings)
+
+    async def put(self, feature_id: str, at: tuple[float, float]) -> None:
+        await self.features.put(Feature(feature_id, *at))
+
+
+@pytest.fixture(params=["sqlite", "jetstream"])
+async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Pair]:
+    async with contextlib.AsyncExitStack() as stack:
+        log = None
+        if request.param == "jetstream":
+            server = NatsServer(tmp_path / "nats")
+            server.start()
+            stack.callback(server.stop)
+            log = server.url
+        notification = await stack.enter_async_context(
+            running("notification_service", tmp_path / "notification", log=log, args=["--drain-s=0.5"])
+        )
+        feature = await stack.enter_async_context(
+            running("feature_service", tmp_path / "feature", log=log, args=[f"--notification={notification.target}"])
+        )
+        made = Pair(feature, notification)
+        async with made.features, made.notifications:
+            yield made
+
+
+def told(notification: Notification) -> tuple[str, str]:
+    message = FenceNotification.FromString(notification.payload)
+    return FenceEvent.Name(message.event).removeprefix("FENCE_EVENT_").lower(), message.feature.id
+
+
+async def collect(events: AsyncIterator[Notification], count: int) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    async with asyncio.timeout(30):
+        async for notification in events:
+            found.append(told(notification))
+            if len(found) == count:
+                break
+    return found
+
+
+async def test_a_move_reaches_a_listener_of_the_other_service(pair: Pair) -> None:
+    await pair.features.put_fence(Fence("gate", Circle(HERE, 1000), events=("entered", "left", "inside")))
+    events = pair.notifications.subscribe("fence.>", start="earliest")
+    await pair.put("van", HERE)
+    await pair.put("van", (0.001, 0.0))
+    await pair.put("other", AWAY)
+    await pair.put("van", AWAY)
+    assert await collect(events, 3) == [("entered", "van"), ("inside", "van"), ("left", "van")]
+    await events.aclose()
+
+
+@pytest.mark.long
+async def test_a_notification_service_that_is_away_costs_delay_and_nothing_else(pair: Pair) -> None:
+    await pair.features.put_fence(Fence("gate", Circle(HERE, 1000)))
+    await pair.put("first", HERE)
+    events = pair.notifications.subscribe("fence.gate", start="earliest")
+    assert await collect(events, 1) == [("entered", "first")]
+    await pair.notification.terminate()
+    for n in range(10):
+        await pair.put(f"v{n}", HERE)
+    await pair.put("first", AWAY)
+    pair.feature.kill()
+    await pair.feature.start()
+    await asyncio.sleep(1)
+    await pair.notification.start()
+    expected = [*(("entered", f"v{n}") for n in range(10)), ("left", "first")]
+    assert await collect(events, 11) == expected
+    await pair.put("last", HERE)
+    assert await collect(events, 1) == [("entered", "last")]
+    await events.aclose()
+
+
+async def test_fences_are_listed_revised_and_removed(pair: Pair) -> None:
+    for n in range(5):
+        await pair.features.put_fence(Fence(f"f{n}", Circle(HERE, 1000)))
+    again = await pair.features.put_fence(Fence("f3", Circle(HERE, 2000)))
+    assert again.revision == 2
+    listed = [f async for f in pair.features.list_fences(page_size=2)]
+    assert [(f.id, f.revision) for f in listed] == [("f0", 1), ("f1", 1), ("f2", 1), ("f3", 2), ("f4", 1)]
+    assert next(f for f in listed if f.id == "f3").uid == again.uid
+    assert await pair.features.delete_fence("f3")
+    assert not await pair.features.delete_fence("f3")
+    reborn = await pair.features.put_fence(Fence("f3", Circle(HERE, 2000)))
+    assert (reborn.revision, reborn.uid == again.uid) == (1, False)
+    with pytest.raises(InvalidArgument) as refused:
+        await pair.features.put_fence(Fence("", Circle((91.0, 0.0), -1), topic="_dead", events=("dwelled",)))
+    assert {v.field for v in refused.value.violations} == {
+        "fence.id",
+        "fence.area.circle.center.latitude",
+        "fence.area.circle.radius_m",
+        "fence.topic",
+        "fence.dwell_time_ms",
+    }

@@ -1,0 +1,63 @@
+"""How soon a process is back with everything that stands on JetStream."""
+
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc
+import pytest
+from feature_service.config import FeatureSettings
+from feature_service.items import to_item
+from feature_service.records import put_payload
+from feature_service.service import FeatureService
+from signpost.log import Append, encode_token, open_store
+
+from protos.feature.v1 import feature_pb2, feature_pb2_grpc
+from tests.support.nats import NatsServer
+from tests.support.services import running
+
+PLACES = 235_000
+
+
+def place(number: int) -> Append:
+    """A feature as the service writes it; they lie on a grid, 500 a row."""
+    identifier = f"place-{number}"
+    feature = feature_pb2.Feature(
+        id=identifier,
+        name=f"Place {number}",
+        location=feature_pb2.Point(latitude=number // 500 * 1_000_000, longitude=number % 500 * 1_000_000),
+    )
+    subject = f"places.{encode_token(identifier)}"
+    return Append(subject, put_payload(to_item(feature.SerializeToString())), identifier)
+
+
+@pytest.mark.long
+async def test_235_000_places_are_replayed_in_under_10_seconds(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    try:
+        logs = FeatureService(FeatureSettings.model_validate({})).log_settings()
+        async with open_store(server.url, logs) as store:
+            for start in range(0, PLACES, 5000):
+                await store["features"].append_many([place(number) for number in range(start, start + 5000)])
+        begin = time.perf_counter()
+        async with open_store(server.url, logs) as store, aclosing(store["features"].follow(0)) as pages:
+            replayed = 0
+            async for page in pages:
+                replayed += len(page.records)
+                if page.through == PLACES:
+                    break
+            replay_s = time.perf_counter() - begin
+        assert replayed == PLACES
+        assert replay_s < 10
+        begin = time.perf_counter()
+        async with running("feature_service", tmp_path / "service", log=server.url) as service:
+            serving_s = time.perf_counter() - begin
+            async with grpc.aio.insecure_channel(service.target) as channel:
+                stub = feature_pb2_grpc.FeatureServiceStub(channel)
+                request = feature_pb2.ListFeaturesRequest(origin=feature_pb2.Point(), limit=3)
+                found = [listed.id async for batch in stub.ListFeatures(request) for listed in batch.features]
+        assert found == ["place-0", "place-1", "place-500"]
+        assert serving_s < 15  # the interpreter's start and the index are in it
+    finally:
+        server.kill()

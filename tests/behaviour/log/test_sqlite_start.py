@@ -1,0 +1,77 @@
+"""How soon a process is back with everything, and that writers and readers do not hinder each other."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from signpost.log import Append, LogSettings, Retention, open_store
+
+PLACES = 235_000
+
+
+@pytest.mark.long
+async def test_235_000_places_are_replayed_in_under_5_seconds(tmp_path: Path) -> None:
+    url, log = f"sqlite:///{tmp_path / 'a.db'}", LogSettings("features", Retention(max_age_s=86_400, keep_last=True))
+    async with open_store(url, [log]) as store:
+        for start in range(0, PLACES, 1000):
+            entries = [Append(f"places.{i}", b"x" * 100, f"id-{i}") for i in range(start, start + 1000)]
+            await store["features"].append_many(entries)
+    begin = time.perf_counter()
+    async with open_store(url, [log]) as store, aclosing(store["features"].follow(0)) as pages:
+        replayed = 0
+        async for page in pages:
+            replayed += len(page.records)
+            if page.through == store["features"].head:
+                break
+        took_s = time.perf_counter() - begin
+    assert replayed == PLACES
+    assert took_s < 5
+
+
+async def test_appends_go_on_while_much_is_compacted(tmp_path: Path) -> None:
+    """Retention works in slices: no append waits for all of it."""
+    url, now_ns = f"sqlite:///{tmp_path / 'a.db'}", time.time_ns()
+
+    def clock() -> int:
+        return now_ns
+
+    settings = LogSettings("features", Retention(max_age_s=60, keep_last=True))
+    async with open_store(url, [settings], clock=clock) as store:
+        log = store["features"]
+        for start in range(0, 60_000, 2000):
+            await log.append_many([Append(f"s.{i % 1000}", b"x" * 50) for i in range(start, start + 2000)])
+        now_ns += 61_000_000_000
+        slowest_s, appended = 0.0, 0
+        async with asyncio.timeout(30):
+            while (await log.statistics()).records > 1000 + appended:
+                begin = time.perf_counter()
+                await log.append(Append("t", b"x"))
+                slowest_s = max(slowest_s, time.perf_counter() - begin)
+                appended += 1
+        assert appended > 5
+        assert slowest_s < 1.0
+        assert len(await log.last_of_each("s.*", limit=2000)) == 1000
+        assert (await log.bounds()).horizon >= 59_000
+
+
+async def test_a_record_is_read_at_any_distance_from_the_head(tmp_path: Path) -> None:
+    """A rare subject among many: read along its chain, over several pages, from any place."""
+    async with open_store(f"sqlite:///{tmp_path / 'a.db'}", [LogSettings("notes", tail_bytes=1)]) as store:
+        log = store["notes"]
+        rare = []
+        for start in range(0, 60_000, 3000):
+            entries = [Append(f"s.{i % 7}", b"x") for i in range(start, start + 3000)]
+            entries[17] = Append("rare.one", b"%d" % start)
+            await log.append_many(entries)
+            rare.append(start + 18)
+        for pattern in ("rare.one", "rare.*", "rare.>", "*.one"):
+            for after in (0, 100, 30_000, 59_999):
+                found: list[int] = []
+                through = after
+                while through < log.head:
+                    page = await log.read(through, subjects=pattern, limit=3)
+                    found += [record.sequence for record in page.records]
+                    through = page.through
+                assert found == [sequence for sequence in rare if sequence > after], (pattern, after)

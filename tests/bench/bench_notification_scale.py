@@ -1,0 +1,170 @@
+"""What it costs to be many: one that stops reading, many topics, many subscriptions, many idle streams.
+
+(e) p99 of the others while one subscriber has stopped; (f) processor time a publish as topics grow from 10 to
+100,000 and subscriptions from 10 to 10,000; memory of an idle stream, beside raw grpcio's.
+"""
+
+import asyncio
+import statistics
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from protos.notification.v1 import notification_pb2 as pb
+from tests.bench import floor_fanout
+from tests.bench.bench_notification import latencies
+from tests.bench.harness import Row
+from tests.bench.notification_load import METHOD, PAYLOAD, PER_CONNECTION, channels, cpu_s, rss_kb, service
+from tests.bench.plot import Series, plot
+
+IDLE_STREAMS = {1: 2_000, 100: 10_000}
+"""By streams a connection: ten thousand connections would measure how fast one client opens them."""
+PUBLISHES = 20_000
+RATES = (250, 500, 1_000)
+SIZES = (10, 100, 1_000, 10_000, 100_000)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+async def rows(repeats: int) -> AsyncIterator[Row]:
+    """All rows."""
+    alone: dict[int, list[float]] = {}
+    beside: dict[int, list[float]] = {}
+    for rate in RATES:
+        for _ in range(repeats):
+            alone.setdefault(rate, []).append(_p99(await latencies(2.0, rate)))
+            beside.setdefault(rate, []).append(_p99(await latencies(2.0, rate, stopped=1)))
+        name = f"p99 of 100 subscribers at {rate}/s while one has stopped"
+        yield Row(name, statistics.median(beside[rate]), "ms", statistics.median(alone[rate]))
+    lines = [
+        Series(name, [statistics.median(each[rate]) for rate in RATES])
+        for name, each in (("all read, ms", alone), ("one more has stopped, ms", beside))
+    ]
+    title = "p99 from publish to deliver, 100 subscribers, by publishes a second"
+    (DOCS / "notification-stopped-reader.svg").write_text(plot(title, RATES, lines))
+    by_topics: list[float] = []
+    by_subscriptions: list[float] = []
+    first: float | None = None
+    for topics in SIZES:
+        cost = statistics.median([await cost_of_topics(topics) for _ in range(repeats)])
+        by_topics.append(cost)
+        first = first or cost
+        yield Row(f"a publish over {topics} topics to 10 wildcard subscriptions", cost, "us cpu", first)
+    first = None
+    for count in SIZES[:-1]:
+        cost = statistics.median([await cost_of_subscriptions(count) for _ in range(repeats)])
+        by_subscriptions.append(cost)
+        first = first or cost
+        yield Row(f"a publish that one of {count} subscriptions matches", cost, "us cpu", first)
+    lines = [Series("by topics, µs", by_topics), Series("by subscriptions, µs", by_subscriptions)]
+    title = "Processor time of a publish, as topics and subscriptions grow"
+    (DOCS / "notification-growth.svg").write_text(plot(title, SIZES, lines))
+    for per_connection in (1, 100):
+        floor = statistics.median([await _idle_floor(per_connection) for _ in range(repeats)])
+        for named in (False, True):
+            ours = statistics.median([await _idle(per_connection, named) for _ in range(repeats)])
+            name = "an idle subscribed stream with client id and presence" if named else "an idle subscribed stream"
+            yield Row(f"{name}, {per_connection} a connection", ours, "KB", floor)
+
+
+def _p99(waits: list[float]) -> float:
+    return sorted(waits)[len(waits) * 99 // 100]
+
+
+async def cost_of_topics(topics: int) -> float:
+    """Microseconds of the service's processor time a publish, spread over so many topics."""
+    async with service() as process, channels(process.target, 1) as (channel,):
+        publisher = await _subscribed(channel, [f"bench.*.{n}" for n in range(10)])
+        names = [f"bench.{n}.{n % 10}" for n in range(topics)]
+        return await _cost(process.pid, publisher, [names[n * 7 % topics] for n in range(PUBLISHES)])
+
+
+async def cost_of_subscriptions(count: int) -> float:
+    """Microseconds of the service's processor time a publish while so many others subscribe to other topics."""
+    async with service("--max-subscriptions=100000") as process, channels(process.target, 1) as (channel,):
+        publisher = await _subscribed(channel, [f"bench.{n}.x" for n in range(count)])
+        return await _cost(process.pid, publisher, [f"bench.{n % 10}.x" for n in range(PUBLISHES)])
+
+
+async def _subscribed(channel: Any, patterns: list[str]) -> Any:
+    call = channel.stream_stream(METHOD + "Connect")()
+    await call.write(pb.ConnectRequest(hello=pb.Hello()).SerializeToString())
+    await call.read()
+    for number, pattern in enumerate(patterns):
+        frame = pb.SubscribeFrame(subscription=str(number), filter=pattern)
+        await call.write(pb.ConnectRequest(subscribe=frame).SerializeToString())
+        await call.read()
+    return call
+
+
+async def _cost(pid: int, call: Any, topics: list[str]) -> float:
+    frames = []
+    for at in range(0, len(topics), 100):
+        items = [pb.Publication(topic=topic, payload=PAYLOAD) for topic in topics[at : at + 100]]
+        frame = pb.PublishFrame(id=at + 1, publications=items)
+        frames.append(pb.ConnectRequest(publish=frame).SerializeToString())
+    before = cpu_s(pid)
+    writing = asyncio.ensure_future(_write(call, frames))
+    answered = 0
+    while answered < len(frames):
+        answered += pb.ConnectResponse.FromString(await call.read()).HasField("published")
+    await writing
+    call.cancel()
+    return (cpu_s(pid) - before) / len(topics) * 1e6
+
+
+async def _write(call: Any, frames: list[bytes]) -> None:
+    for frame in frames:
+        await call.write(frame)
+
+
+async def _idle(per_connection: int, named: bool) -> float:
+    """KB a stream that has said hello and subscribed to a topic of its own."""
+    async with (
+        service() as process,
+        channels(process.target, IDLE_STREAMS[per_connection] // per_connection * PER_CONNECTION) as made,
+    ):
+
+        async def opened(number: int) -> Any:
+            call = made[number % len(made)].stream_stream(METHOD + "Connect")()
+            hello = pb.Hello(client_id=f"c{number}", session_id="s") if named else pb.Hello()
+            await call.write(pb.ConnectRequest(hello=hello).SerializeToString())
+            await call.read()
+            frame = pb.SubscribeFrame(subscription="s", filter=f"user.{number}")
+            await call.write(pb.ConnectRequest(subscribe=frame).SerializeToString())
+            await call.read()
+            return call
+
+        before = rss_kb(process.pid)
+        calls = await _in_groups(opened, IDLE_STREAMS[per_connection])
+        cost = (rss_kb(process.pid) - before) / len(calls)
+        for call in calls:
+            call.cancel()
+        return cost
+
+
+async def _idle_floor(per_connection: int) -> float:
+    async with (
+        floor_fanout.server() as (address, pid),
+        channels(address, IDLE_STREAMS[per_connection] // per_connection * PER_CONNECTION) as made,
+    ):
+
+        async def opened(number: int) -> Any:
+            call = made[number % len(made)].stream_stream("/floor/echo")()
+            for _ in range(2):
+                await call.write(floor_fanout.NOTE)
+                await call.read()
+            return call
+
+        before = rss_kb(pid)
+        calls = await _in_groups(opened, IDLE_STREAMS[per_connection])
+        cost = (rss_kb(pid) - before) / len(calls)
+        for call in calls:
+            call.cancel()
+        return cost
+
+
+async def _in_groups(opened: Any, count: int) -> list[Any]:
+    calls: list[Any] = []
+    for at in range(0, count, 200):
+        calls += await asyncio.gather(*(opened(at + n) for n in range(200)))
+    return calls

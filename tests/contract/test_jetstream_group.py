@@ -1,0 +1,172 @@
+"""Queue groups on JetStream: at least once, one member at a time, over every process and the server's death."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from signpost.log import Append, Log, LogSettings, Store
+from signpost.log.group import Delivered, Group, GroupSettings
+from signpost.log.jetstream import JetStreamSettings, JetStreamStore
+
+from tests.support.nats import NatsServer
+
+LOGS = [LogSettings("notifications"), LogSettings("state")]
+QUICK = JetStreamSettings(heartbeat_s=0.3, request_timeout_s=2.0, reconnect_max_s=0.2)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    made = NatsServer(tmp_path / "nats")
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+async def stores(server: NatsServer) -> AsyncIterator[list[Store]]:
+    async with (
+        await JetStreamStore.open(server.url, LOGS, QUICK) as one,
+        await JetStreamStore.open(server.url, LOGS, QUICK) as other,
+    ):
+        yield [one, other]
+
+
+def settings(ack_wait_s: float = 30.0, start_after: int = 0) -> GroupSettings:
+    return GroupSettings("g", "work.>", start_after=start_after, ack_wait_s=ack_wait_s)
+
+
+async def opened(store: Store, of: GroupSettings) -> Group:
+    return await store["notifications"].open_group(of, store["state"])
+
+
+async def fill(log: Log, count: int, subject: str = "work.a") -> list[int]:
+    answers = await log.append_many([Append(subject, b"%d" % i) for i in range(count)])
+    return [answer.sequence for answer in answers if isinstance(answer, tuple)]
+
+
+async def fetch(group: Group, member: str, limit: int, within_s: float = 10.0) -> list[Delivered]:
+    async with asyncio.timeout(within_s):
+        return await group.fetch(member, limit)
+
+
+async def take(group: Group, member: str, count: int) -> list[int]:
+    found: list[int] = []
+    while len(found) < count:
+        found += [delivered.record.sequence for delivered in await fetch(group, member, count - len(found))]
+    return found
+
+
+async def drain(group: Group, quiet_s: float) -> None:
+    """Acknowledge what comes again, until nothing does for so long."""
+    while True:
+        try:
+            again = [delivered.record.sequence for delivered in await fetch(group, "b", 100, quiet_s)]
+        except TimeoutError:
+            return
+        group.ack("b", again)
+
+
+async def is_quiet(group: Group, member: str, for_s: float = 0.5) -> bool:
+    try:
+        await fetch(group, member, 100, for_s)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_two_processes_share_a_group(stores: list[Store]) -> None:
+    groups = [await opened(store, settings()) for store in stores]
+    sequences = await fill(stores[0]["notifications"], 500)
+    await fill(stores[1]["notifications"], 50, "other.topic")
+    got: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+
+    async def work(group: Group, member: str) -> None:
+        while True:
+            taken = [delivered.record.sequence for delivered in await group.fetch(member, 7)]
+            got[member] += taken
+            group.ack(member, taken)
+            await asyncio.sleep(0)
+
+    workers = [asyncio.create_task(work(groups[i % 2], member)) for i, member in enumerate(got)]
+    async with asyncio.timeout(10):
+        while sum(map(len, got.values())) < 500:  # noqa: ASYNC110 - three workers, one sum
+            await asyncio.sleep(0.02)
+    for worker in workers:
+        worker.cancel()
+    assert sorted(got["a"] + got["b"] + got["c"]) == sequences
+    assert got["b"]
+    assert got["a"] + got["c"]
+    for group in groups:
+        assert await is_quiet(group, "late")
+        await group.close()
+
+
+async def test_what_is_not_acknowledged_in_time_goes_to_another_process(stores: list[Store]) -> None:
+    one, other = [await opened(store, settings(ack_wait_s=1.0)) for store in stores]
+    await fill(stores[0]["notifications"], 3)
+    held = await take(one, "slow", 3)
+    one.ack("slow", held[:1])
+    again = [await fetch(other, "quick", 1), await fetch(other, "quick", 1)]
+    assert sorted(d.record.sequence for (d,) in again) == held[1:]
+    assert [d.tries for (d,) in again] == [1, 1]
+    one.ack("slow", held[1:])  # too late: it no longer holds them
+    other.reject("quick", held[1:])
+    third = [*await take(one, "third", 2)]
+    assert sorted(third) == held[1:]
+    one.ack("third", third)
+    assert await is_quiet(other, "late", 1.5)
+    await one.close()
+    await other.close()
+
+
+async def test_a_member_that_goes_gives_back(stores: list[Store]) -> None:
+    one, other = [await opened(store, settings()) for store in stores]
+    await fill(stores[0]["notifications"], 5)
+    held = await take(one, "a", 5)
+    one.release("a")
+    assert sorted(await take(other, "b", 5)) == held
+    await one.close()
+    await other.close()
+
+
+async def test_a_cancelled_fetch_takes_none(stores: list[Store]) -> None:
+    one, other = [await opened(store, settings()) for store in stores]
+    waiting = asyncio.create_task(one.fetch("a", 5))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    sequences = await fill(stores[0]["notifications"], 5)
+    assert sorted(await take(other, "b", 5)) == sequences
+    await one.close()
+    await other.close()
+
+
+async def test_a_group_starts_where_it_is_told_and_goes_on_where_it_was(stores: list[Store]) -> None:
+    sequences = await fill(stores[0]["notifications"], 10)
+    group = await opened(stores[0], settings(start_after=4))
+    held = await take(group, "a", 6)
+    assert held == sequences[4:]
+    group.ack("a", held[:3])
+    await group.close()
+    again = await opened(stores[1], settings(start_after=9, ack_wait_s=5.0))
+    assert sorted(await take(again, "b", 3)) == held[3:]
+    await again.close()
+
+
+async def test_fault_26_a_group_over_a_killed_server(server: NatsServer, stores: list[Store]) -> None:
+    group = await opened(stores[0], settings(ack_wait_s=2.0))
+    sequences = await fill(stores[0]["notifications"], 200)
+    held = await take(group, "a", 100)
+    server.kill()
+    group.ack("a", held)  # told once the server is back
+    await asyncio.sleep(0.3)
+    server.start()
+    # A killed server may have forgotten what it had just dealt: that comes again.
+    seen = set(held)
+    while seen != set(sequences):
+        more = [delivered.record.sequence for delivered in await fetch(group, "a", 50)]
+        group.ack("a", more)
+        seen.update(more)
+    async with asyncio.timeout(20):
+        await drain(group, quiet_s=2.5)
+    await group.close()

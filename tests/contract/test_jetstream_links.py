@@ -1,0 +1,109 @@
+"""The connection to NATS: links that end, handlers that fail, queues that fill."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from signpost.errors import LogUnavailable, ResourceExhausted
+from signpost.log import Append, Appended, LogSettings
+from signpost.log.jetstream import JetStreamSettings, JetStreamStore
+from signpost.log.jetstream.connection import Connection
+
+from tests.support.nats import NatsServer
+
+QUICK = JetStreamSettings(heartbeat_s=0.2, request_timeout_s=1.0, publish_timeout_s=3.0, reconnect_max_s=0.2)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    made = NatsServer(tmp_path / "nats")
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+async def connection(server: NatsServer) -> AsyncIterator[Connection]:
+    made = Connection(server.url, QUICK)
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def received(queue: "asyncio.Queue[bytes]", count: int) -> list[bytes]:
+    async with asyncio.timeout(5):
+        return [await queue.get() for _ in range(count)]
+
+
+@pytest.mark.parametrize("tapped", [True, False])
+async def test_messages_come_in_order_with_and_without_the_short_way(connection: Connection, tapped: bool) -> None:
+    link = connection.link()
+    queue: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def on_message(subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
+        assert (subject, reply) == ("there", "back")
+        queue.put_nowait(data)
+
+    await link.subscribe("there", on_message)
+    if not tapped:
+        link.client.taps.clear()
+    for i in range(2000):
+        await link.publish("there", b"%d" % i, reply="back")
+    assert await received(queue, 2000) == [b"%d" % i for i in range(2000)]
+
+
+async def test_a_handler_that_fails_costs_the_link_not_the_log(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = connection.link()
+
+    def on_message(subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
+        raise ValueError("as a bug of ours would")
+
+    await link.subscribe("there", on_message)
+    asking = asyncio.create_task(link.request("nobody.answers.this"))
+    await link.publish("there", b"x")
+    async with asyncio.timeout(5):
+        await link.lost.wait()
+        assert await connection.wait_link() is not link
+    with pytest.raises(LogUnavailable):
+        await asking
+    assert "as a bug of ours would" in caplog.text
+
+
+async def test_a_request_that_nobody_serves_fails_at_once(connection: Connection) -> None:
+    with pytest.raises(LogUnavailable, match="JetStream"):
+        async with asyncio.timeout(0.5):
+            await connection.link().request("nobody.answers.this")
+
+
+async def test_the_queue_of_appends_is_bounded(server: NatsServer) -> None:
+    settings = JetStreamSettings(publish_timeout_s=1.0, max_queue_records=100, max_queue_bytes=10_000)
+    async with await JetStreamStore.open(server.url, [LogSettings("notes")], settings) as store:
+        log = store["notes"]
+        server.freeze()
+        waiting = log.submit([Append("a", b"%d" % i) for i in range(100)])
+        with pytest.raises(ResourceExhausted) as raised:
+            log.submit([Append("a", b"one more")])
+        assert raised.value.reason == "LOG_BUSY"
+        more = asyncio.create_task(log.append_many([Append("a", b"x" * 20_000)]))
+        await asyncio.sleep(0.1)
+        assert not more.done()
+        server.thaw()
+        assert await waiting == [Appended(i + 1, False) for i in range(100)]
+        assert await more == [Appended(101, False)]
+        large = log.submit([Append("a", b"x" * 9000)])
+        with pytest.raises(ResourceExhausted):
+            log.submit([Append("a", b"x" * 9000)])
+        assert await large == [Appended(102, False)]
+
+
+async def test_closing_answers_what_waits(server: NatsServer) -> None:
+    async with await JetStreamStore.open(server.url, [LogSettings("notes")], QUICK) as store:
+        futures = [store["notes"].submit([Append("a", b"%d" % i)]) for i in range(1000)]
+    answers = [future.result()[0] for future in futures]
+    assert answers == [Appended(i + 1, False) for i in range(1000)]
+    with pytest.raises(LogUnavailable):
+        await store["notes"].bounds()
+    assert isinstance((await store["notes"].append_many([Append("a", b"late")]))[0], LogUnavailable)

@@ -1,0 +1,103 @@
+"""Reading GeoJSON of any shape and size, and what is wrong with an item."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from signpost.cli.errors import CommandError
+from signpost.cli.geojson import Item, open_source, to_feature
+from signpost.cli.output import to_geojson
+
+A = {"type": "Feature", "id": "a", "geometry": {"type": "Point", "coordinates": [2.35, 48.85]}, "properties": {"n": 1}}
+
+
+def _items(tmp_path: Path, content: bytes) -> list[Item]:
+    file = tmp_path / "in"
+    file.write_bytes(content)
+    with open_source(str(file)) as source:
+        items = list(source.items())
+        assert source.fraction_read in (1.0, None)
+        return items
+
+
+def _collection(*features: Any, indent: int | None = None, first: dict[str, Any] | None = None) -> bytes:
+    return json.dumps({**(first or {"type": "FeatureCollection"}), "features": features}, indent=indent).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _collection(A, A),
+        _collection(A, A, indent=2),
+        _collection(A, A, first={"name": "x" * 2000, "crs": {"type": "name"}, "type": "FeatureCollection"}),
+        json.dumps({"features": [A, A], "type": "FeatureCollection"}).encode(),
+        gzip.compress(_collection(A, A)),
+    ],
+    ids=["one line", "pretty", "members before", "features first", "gzip"],
+)
+def test_feature_collections(tmp_path: Path, content: bytes) -> None:
+    assert _items(tmp_path, content) == [Item("item 0", A), Item("item 1", A)]
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\n\x1e", b"\n\n"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_newline_delimited_features(tmp_path: Path, separator: bytes, compress: bool) -> None:
+    line = json.dumps(A).encode()
+    content = separator.join([line, b"{", line])
+    items = _items(tmp_path, gzip.compress(content) if compress else content)
+    assert [item.value for item in items] == [A, None, A]
+    assert items[1].error.startswith("not JSON")
+    assert items[1].where == ("line 3" if separator == b"\n\n" else "line 2")
+
+
+def test_a_collection_that_is_cut_off_says_where(tmp_path: Path) -> None:
+    *read, last = _items(tmp_path, _collection(A, A, A)[:-40])
+    assert len(read) == 2
+    assert (last.where, last.value) == ("item 2", None)
+    assert "nothing after it can be read" in last.error
+
+
+def test_a_damaged_gzip_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="gzip file is damaged"):
+        _items(tmp_path, gzip.compress(b"\n" * 1_000_000)[:-200])
+
+
+def test_an_empty_file_has_no_items(tmp_path: Path) -> None:
+    assert _items(tmp_path, b"") == []
+    assert _items(tmp_path, _collection()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"type": "Point"}, "not a GeoJSON Feature"),
+        ({"geometry": None}, "its geometry is missing"),
+        ({"geometry": {"type": "Polygon", "coordinates": []}}, "only points"),
+        ({"geometry": {"type": "Point", "coordinates": [1]}}, "not \\[longitude, latitude\\]"),
+        ({"geometry": {"type": "Point", "coordinates": ["1", "2"]}}, "not \\[longitude, latitude\\]"),
+        ({"geometry": {"type": "Point", "coordinates": [48.85, 91]}}, "longitude first"),
+        ({"geometry": {"type": "Point", "coordinates": [float("nan"), 1]}}, "out of range"),
+        ({"properties": "x"}, "not an object"),
+        ({"id": None}, "--id KEY"),
+        ({"id": ""}, "it needs"),
+        ({"id": True}, "it needs"),
+    ],
+)
+def test_what_is_wrong_with_an_item(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_feature({**A, **change})
+
+
+def test_an_id_may_be_a_number_or_a_property() -> None:
+    assert to_feature({**A, "id": 7}).id == "7"
+    assert to_feature({**A, "id": 7.0}).id == "7"
+    assert to_feature(A, "n").id == "1"
+    with pytest.raises(ValueError, match="the property 'm'"):
+        to_feature(A, "m")
+
+
+def test_a_feature_comes_out_as_it_went_in() -> None:
+    properties = {"name": "Å", "n": 1, "x": 1.5, "deep": {"list": [1, None, True, "s"]}}
+    assert to_geojson(to_feature({**A, "properties": properties})) == {**A, "properties": properties}

@@ -1,0 +1,182 @@
+"""Replay, other replicas, resets, records from the future, imports that overlap."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from feature_service.projection import Applied
+from feature_service.records import Kind, put_payload
+from signpost.errors import PositionAhead, PositionError, Unavailable
+from signpost.log import Append, LogSettings, Retention
+from signpost.log.memory import MemoryStore
+
+from protos.feature.v1 import feature_pb2 as pb
+from protos.storage.v1.storage_pb2 import FeatureRecord
+from tests.unit.feature.inprocess import NEVER, Parts, feature, features_of, parts
+
+EVERYWHERE = pb.Area(circle=pb.Circle(center=pb.Point(), radius_m=3e7))
+
+
+async def everything(replica: Parts) -> dict[str, pb.Feature]:
+    return features_of(await replica.list(pb.ListFeaturesRequest(area=EVERYWHERE)))
+
+
+async def test_a_replica_that_starts_from_compacted_history_shows_the_same() -> None:
+    settings = LogSettings("features", Retention(max_records=5, keep_last=True))
+    async with parts("compacted", settings) as first:
+        for n in range(40):
+            await first.put(feature(f"f{n % 7}", n, n))
+        await first.writer.delete("places", "f3")
+        await first.put(feature("f9", 1, 1))
+        expected = await everything(first)
+        assert sorted(expected) == ["f0", "f1", "f2", "f4", "f5", "f6", "f9"]
+    async with parts("compacted", settings) as second:
+        assert await everything(second) == expected
+
+
+async def test_two_replicas_expire_a_feature_once() -> None:
+    now = [1_000_000_000_000_000_000]
+    async with MemoryStore([NEVER], "two") as store:
+        log = store["features"]
+        replicas = [Parts(log, lambda: now[0]) for _ in range(2)]
+        brief = feature("brief", 0, 0)
+        brief.expire_time.seconds = now[0] // 1_000_000_000 + 1
+        await replicas[0].put(brief)
+        renewed = feature("renewed", 0, 0)
+        renewed.expire_time.CopyFrom(brief.expire_time)
+        await replicas[0].put(renewed)
+        renewed.ClearField("expire_time")
+        await replicas[0].put(renewed)
+        for replica in replicas:
+            await replica.projection.wait_for(log.head)
+        before = log.head
+        await asyncio.gather(*[replica.expiry.expire_due() for replica in replicas])
+        assert log.head == before, "not yet"
+        now[0] += 2_000_000_000
+        await asyncio.gather(*[replica.expiry.expire_due() for replica in replicas])
+        assert log.head == before + 1
+        for replica in replicas:
+            assert sorted(await everything(replica)) == ["renewed"]
+            await replica.expiry.expire_due()
+        assert log.head == before + 1
+        for replica in replicas:
+            await replica.close()
+
+
+async def test_a_change_that_is_not_known_stops_the_projection() -> None:
+    async with parts() as replica:
+        await replica.put(feature("a", 0, 0))
+        await replica.log.append(Append("places.b", FeatureRecord(format=9).SerializeToString()))
+        with pytest.raises(Exception, match="format 9"):
+            await replica.projection.wait_for(replica.log.head)
+        assert not replica.projection.ready
+        with pytest.raises(Unavailable):
+            await replica.projection.until_ready()
+
+
+class Told:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.changes: list[Applied] = []
+        self.through: list[int] = []
+        self.resets = 0
+
+    def wants(self, collection: str) -> bool:
+        return True
+
+    def applied(self, changes: Sequence[Applied], through: int, position: bytes) -> None:
+        self.changes += changes
+        self.through.append(through)
+
+    def reset(self, error: PositionError) -> None:
+        self.resets += 1
+
+
+async def test_listeners_hear_each_change_with_what_was_before() -> None:
+    async with parts() as replica:
+        told = Told()
+        replica.projection.listen(told)
+        await replica.put(feature("a", 1, 2))
+        await replica.put(feature("a", 3, 4))
+        await replica.put(feature("a", 3, 4), "other")
+        await replica.writer.delete("places", "a")
+        await replica.projection.wait_for(replica.log.head)
+        assert [(c.collection, c.kind, c.sequence) for c in told.changes] == [
+            ("places", Kind.PUT, 1),
+            ("places", Kind.PUT, 2),
+            ("other", Kind.PUT, 3),
+            ("places", Kind.DELETED, 4),
+        ]
+        places = [
+            tuple(None if v is None else (v.latitude, v.longitude) for v in (c.before, c.after)) for c in told.changes
+        ]
+        assert places == [(None, (1, 2)), ((1, 2), (3, 4)), (None, (3, 4)), ((3, 4), None)]
+        assert told.through[-1] == replica.log.head
+
+
+async def test_a_read_of_a_position_that_never_comes_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_service.projection.AHEAD_WAIT_S", 0.05)
+    async with parts() as replica:
+        with pytest.raises(PositionAhead):
+            await replica.projection.wait_for(5)
+        late = asyncio.create_task(replica.projection.wait_for(1))
+        await asyncio.sleep(0)
+        await replica.put(feature("a", 0, 0))
+        await late
+
+
+async def test_an_import_appends_what_changes_and_nothing_else() -> None:
+    async with parts() as replica:
+
+        async def requests(*batches: list[pb.Feature]) -> AsyncIterator[pb.ImportFeaturesRequest]:
+            for number, features in enumerate(batches, 1):
+                yield pb.ImportFeaturesRequest(id=number, features=features)
+
+        async def run(*batches: list[pb.Feature]) -> list[tuple[int, int]]:
+            answers = [answer async for answer in replica.importer.run(requests(*batches))]
+            await replica.projection.wait_for(replica.log.head)
+            return [(answer.written, answer.unchanged) for answer in answers]
+
+        one, two = feature("a", 1, 1, x=1.0, y="z"), feature("a", 2, 2)
+        first, again, changed, back = await run([one], [one], [two], [one])
+        assert first == changed == back == (1, 0)
+        assert again in ((0, 1), (1, 0)), "appended if the first one is still on its way"
+        assert (await everything(replica))["a"] == one
+        head = replica.log.head
+        assert await run([one] * 3) == [(0, 3)]
+        assert replica.log.head == head
+        assert await run([two, one, two, two]) in ([(4, 0)], [(3, 1)])
+        assert (await everything(replica))["a"] == two
+
+
+async def test_large_pages_are_applied_in_slices_and_rebuilt_behind() -> None:
+    async with parts() as replica:
+        features = [feature(f"f{n}", n * 1000, n * 1000) for n in range(6000)]
+        payloads = [(each.id, each.SerializeToString(deterministic=True)) for each in features]
+        for begin in range(0, 6000, 2000):
+            entries = [
+                Append(f"places.{key}", put_payload(bytes([len(encoded)]) + encoded))
+                for key, encoded in payloads[begin : begin + 2000]
+            ]
+            await replica.log.append_many(entries)
+        assert await everything(replica) == {each.id: each for each in features}
+        async with asyncio.timeout(10):
+            while not (snapshot := replica.projection.snapshot("places")) or not snapshot.segments:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await everything(replica) == {each.id: each for each in features}
+
+
+async def test_when_nothing_changes_an_index_becomes_one_part() -> None:
+    async def requests() -> AsyncIterator[pb.ImportFeaturesRequest]:
+        yield pb.ImportFeaturesRequest(id=1, features=[feature(f"f{n}", n, n) for n in range(300)])
+
+    async with parts("quiet", NEVER) as replica:
+        assert [answer.written async for answer in replica.importer.run(requests())] == [300]
+        await replica.projection.wait_for(replica.log.head)
+        async with asyncio.timeout(10):
+            while (snapshot := replica.projection.snapshot("places")) is None or snapshot.tail < snapshot.end:  # noqa: ASYNC110 - a rebuild tells nobody
+                await asyncio.sleep(0.05)
+        (base,) = snapshot.segments
+        assert (base.size, snapshot.end) == (300, 300)
+        assert len(await everything(replica)) == 300

@@ -1,0 +1,128 @@
+"""What goes over the wire to NATS, and the settings that lead there."""
+
+import pytest
+from signpost.errors import LogRefused, LogUnavailable, StorageFull, TooLarge
+from signpost.log import LogSettings, Record, Retention
+from signpost.log.jetstream import JetStreamSettings
+from signpost.log.jetstream.settings import servers_of, without_password
+from signpost.log.jetstream.streams import check, mirror_config, names_of, stream_config
+from signpost.log.jetstream.wire import (
+    delivery_of,
+    error_of,
+    format_time,
+    frame,
+    parse_status,
+    parse_time,
+    record_of,
+    stored_at,
+    tries_of,
+)
+
+
+@pytest.mark.parametrize("message_id", ["", "m", "Größe\r\n: \u4e16", "x" * 10_000])
+@pytest.mark.parametrize("payload", [b"", b"\x50", b"\r\n\x00\xff"])
+@pytest.mark.parametrize("tombstone", [False, True])
+def test_a_record_comes_back_from_its_frame(message_id: str, payload: bytes, tombstone: bool) -> None:
+    record = record_of(7, "a.b", 5, frame(payload, message_id, tombstone))
+    assert record == Record(7, "a.b", message_id, 5, payload, tombstone)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"{}", b"hello world", b"\x60\x00\x00"])
+def test_what_others_published_is_handed_on_as_it_is(data: bytes) -> None:
+    assert record_of(1, "a", 2, data) == Record(1, "a", "", 2, data)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "$JS.ACK.signpost-notes.c1.3.1017.42.1795229222041761377.5",
+        "$JS.ACK.hub.ACCHASH.signpost-notes.c1.3.1017.42.1795229222041761377.5.rAnDoM",
+    ],
+)
+def test_where_a_delivered_message_stands(reply: str) -> None:
+    assert delivery_of(reply) == (1017, 42, 1795229222041761377)
+    assert tries_of(reply) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2026-11-21T02:47:02.042014672Z", 1795229222042014672),
+        ("2026-11-21T02:47:02.04Z", 1795229222040000000),
+        ("2026-11-21T02:47:02Z", 1795229222000000000),
+        ("9998-12-31T23:59:59.999999999Z", 253370764799999999999),
+    ],
+)
+def test_times_are_exact(text: str, time_ns: int) -> None:
+    assert parse_time(text) == time_ns
+    assert parse_time(format_time(time_ns)) == time_ns
+
+
+@pytest.mark.parametrize(
+    ("answer", "sequence"),
+    [
+        (b'{"stream":"signpost-notes", "seq":21}', 21),
+        (b'{"stream":"signpost-notes","seq":21}', 21),
+        (b'{"stream":"theirs", "seq":21}', 0),
+        (b'{"stream":"signpost-notes", "seq":21,"duplicate": true}', 0),
+        (b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"F","seq":0}', 0),
+    ],
+)
+def test_the_plain_answer_of_a_publish(answer: bytes, sequence: int) -> None:
+    assert stored_at(answer, "signpost-notes") == sequence
+
+
+def test_status_lines() -> None:
+    heartbeat = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1016\r\nNats-Last-Stream: 1024\r\n\r\n"
+    assert parse_status(heartbeat) == {
+        "Status": "100",
+        "Description": "Idle Heartbeat",
+        "Nats-Last-Consumer": "1016",
+        "Nats-Last-Stream": "1024",
+    }
+    assert parse_status(b"NATS/1.0 503\r\n\r\n") == {"Status": "503", "Description": ""}
+
+
+def test_what_a_refused_publish_means() -> None:
+    def refused(code: int, err_code: int) -> object:
+        return error_of({"error": {"code": code, "err_code": err_code, "description": "why"}})
+
+    assert isinstance(refused(503, 10077), StorageFull)
+    assert isinstance(refused(500, 10047), StorageFull)
+    assert isinstance(refused(400, 10054), TooLarge)
+    assert isinstance(refused(400, 10060), LogUnavailable)
+    assert refused(503, 10008) is None
+
+
+def test_servers_of_a_url() -> None:
+    assert servers_of("nats://a:4222") == ["nats://a:4222"]
+    assert servers_of("tls://u:p@a:1,b:2") == ["tls://u:p@a:1", "tls://b:2"]
+    assert servers_of("nats://a:1,nats://b:2") == ["nats://a:1", "nats://b:2"]
+    assert "p" not in without_password("nats://u:p@a:1,b:2")
+
+
+def test_every_difference_of_a_stream_is_named() -> None:
+    log = LogSettings("notes", Retention(max_age_s=60.0))
+    wanted = stream_config(log, JetStreamSettings())
+    check(wanted, dict(wanted))
+    with pytest.raises(LogRefused) as raised:
+        check(wanted, wanted | {"max_age": 1, "num_replicas": 3, "deny_purge": True})
+    assert "max_age is 1, wanted 60000000000 ns" in raised.value.message
+    assert "num_replicas is 3, wanted 1" in raised.value.message
+    assert "deny_purge" not in raised.value.message
+
+
+def test_the_dedupe_window_is_at_most_the_age() -> None:
+    short = LogSettings("notes", Retention(max_age_s=2.0), dedupe_window_s=3600.0)
+    assert stream_config(short, JetStreamSettings())["duplicate_window"] == 2_000_000_000
+
+
+def test_names() -> None:
+    kept = LogSettings("features", Retention(max_age_s=1.0, keep_last=True))
+    assert names_of(kept, JetStreamSettings(prefix="p")) == ("p-features", "p-features-last", "p.features.")
+    assert names_of(LogSettings("notes"), JetStreamSettings()).mirror == ""
+    assert mirror_config(kept, JetStreamSettings())["mirror"] == {"name": "signpost-features"}
+    for prefix in ("", "a.b", "a b", "*"):
+        with pytest.raises(LogRefused):
+            names_of(kept, JetStreamSettings(prefix=prefix))

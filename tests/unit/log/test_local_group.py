@@ -1,0 +1,127 @@
+"""Queue groups dealt out by one process: at least once, and never to two members at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from signpost.log import Append, Log, LogSettings, Retention, Store, open_store
+from signpost.log.group import GroupSettings
+from signpost.log.local_group import LocalGroup
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Store]:
+    async with open_store("memory:", [LogSettings("notifications"), LogSettings("state")]) as opened:
+        yield opened
+
+
+async def fill(log: Log, count: int, subject: str = "work.a") -> list[int]:
+    answers = await log.append_many([Append(subject, b"%d" % i) for i in range(count)])
+    return [answer.sequence for answer in answers if isinstance(answer, tuple)]
+
+
+def settings(ack_wait_s: float = 30.0) -> GroupSettings:
+    return GroupSettings("g", "work.>", start_after=0, ack_wait_s=ack_wait_s)
+
+
+async def take(group: LocalGroup, member: str, limit: int) -> list[int]:
+    async with asyncio.timeout(5):
+        return [d.record.sequence for d in await group.fetch(member, limit)]
+
+
+async def test_each_record_goes_to_one_member(store: Store) -> None:
+    log = store["notifications"]
+    group = await LocalGroup(log, store["state"], settings()).open()
+    sequences = await fill(log, 200)
+    await fill(log, 50, "other.topic")
+    got: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+    while sum(map(len, got.values())) < 200:
+        for member in got:
+            if sum(map(len, got.values())) < 200:
+                got[member] += await take(group, member, 7)
+    assert sorted(got["a"] + got["b"] + got["c"]) == sequences
+    assert all(got.values())
+    await group.close()
+
+
+async def test_what_is_not_acknowledged_in_time_goes_to_another(store: Store) -> None:
+    log = store["notifications"]
+    now = 0.0
+    group = await LocalGroup(log, store["state"], settings(), clock=lambda: now).open()
+    await fill(log, 3)
+    held = await take(group, "slow", 3)
+    group.ack("slow", held[:1])
+    now = 31.0
+    async with asyncio.timeout(5):
+        again = await group.fetch("quick", 10)
+    assert [d.record.sequence for d in again] == held[1:]
+    assert [d.tries for d in again] == [1, 1]
+    group.ack("slow", held[1:])  # too late: it no longer holds them
+    group.reject("quick", held[1:])
+    assert await take(group, "third", 10) == held[1:]
+    await group.close()
+
+
+async def test_a_member_that_goes_gives_back(store: Store) -> None:
+    log = store["notifications"]
+    group = await LocalGroup(log, store["state"], settings()).open()
+    await fill(log, 5)
+    held = await take(group, "a", 5)
+    group.release("a")
+    assert await take(group, "b", 5) == held
+    await group.close()
+
+
+async def test_a_cancelled_fetch_takes_none(store: Store) -> None:
+    log = store["notifications"]
+    group = await LocalGroup(log, store["state"], settings()).open()
+    waiting = asyncio.create_task(group.fetch("a", 5))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    sequences = await fill(log, 5)
+    assert await take(group, "b", 5) == sequences
+    await group.close()
+
+
+async def test_the_place_is_kept_over_a_restart(store: Store) -> None:
+    log = store["notifications"]
+    group = await LocalGroup(log, store["state"], settings()).open()
+    await fill(log, 10)
+    held = await take(group, "a", 10)
+    group.ack("a", [s for s in held if s not in held[3:6]])
+    await group.close()
+    group = await LocalGroup(log, store["state"], settings()).open()
+    async with asyncio.timeout(5):
+        again = await group.fetch("a", 10)
+    assert [(d.record.sequence, d.tries) for d in again] == [(s, 1) for s in held[3:6]]
+    group.ack("a", held[3:6])
+    more = await fill(log, 2)
+    assert await take(group, "a", 10) == more
+    await group.close()
+
+
+async def test_what_retention_takes_is_done() -> None:
+    """Held while retention passed: it does not come again, and the group goes on with what is there."""
+    logs = [LogSettings("notifications", Retention(max_records=5)), LogSettings("state")]
+    async with open_store("memory:", logs) as store:
+        log = store["notifications"]
+        group = await LocalGroup(log, store["state"], settings()).open()
+        held = await fill(log, 4)
+        assert await take(group, "a", 4) == held
+        later = await fill(log, 8)
+        async with asyncio.timeout(10):
+            while (first := (await log.bounds()).first) <= held[-1]:  # noqa: ASYNC110 - retention sets no event
+                await asyncio.sleep(0.05)
+        group.release("a")
+        there = [sequence for sequence in later if sequence >= first]
+        found: list[int] = []
+        while not found or found[-1] != later[-1]:
+            found += await take(group, "b", 20)
+        assert not set(found) & set(held)
+        assert set(there) <= set(found)
+        group.ack("b", found)
+        more = await fill(log, 1)
+        assert await take(group, "b", 5) == more
+        await group.close()
