@@ -23,7 +23,7 @@ import dataclasses
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from signpost.errors import SignpostError
 
@@ -151,6 +151,8 @@ class Log(ABC):
     """One named log. Made by a `Store`; safe for many tasks of one event loop."""
 
     settings: LogSettings
+    exclusive: ClassVar[bool] = False
+    """Whether one process at a time can have the log open; what another one wrote, it wrote before this one began."""
 
     @property
     def name(self) -> str:

@@ -5,12 +5,13 @@ Guarantees:
 - Of all contenders at most one holds the lease, as long as each honours what it is told: a holder
   stops when `lost` is set, which happens by its own clock before anybody else may take over.
 - No clocks of different machines are compared. A contender takes over a lease only after it has
-  itself seen the record unchanged for the holder's whole time to live, by its own monotonic clock.
+  itself seen the record unchanged for the holder's whole time to live, by its own monotonic clock;
+  at once where the log is one process's own and the holder was in a process before this one.
 - `token` is the sequence of the acquiring record: it rises with each holder, so that a store that
   remembers the highest it has seen can refuse a holder that was overtaken (fencing).
 
 The record's subject is `lease.<name>`, its payload JSON: holder, ttl_s, token (0 in the record that
-acquires: its own sequence), and `renewals` so that each renewal is another record.
+acquires: its own sequence), `process` (of the holder), and `renewals` so that each renewal is another record.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
+from uuid import uuid4
 
 from signpost.errors import SignpostError, StaleSequence
 from signpost.log.base import Append, Log, Record
@@ -26,6 +28,7 @@ from signpost.log.subjects import encode_token
 
 RENEW_PART = 1 / 3  # of the time to live, after which a holder renews
 SAFETY_PART = 0.9  # of the time to live, after which a holder that could not renew gives up
+_PROCESS = uuid4().hex
 
 
 class Clock(NamedTuple):
@@ -140,15 +143,24 @@ class Lease:
         lost.set()
 
     def _is_silent(self, record: Record) -> bool:
+        written = json.loads(record.payload)
+        if self._log.exclusive and written.get("process") != _PROCESS:
+            return True
         now_s = self._clock.now_s()
         if self._seen is None or self._seen.sequence != record.sequence:
             self._seen = _Seen(record.sequence, now_s)
-        return now_s - self._seen.since_s >= float(json.loads(record.payload)["ttl_s"])
+        return now_s - self._seen.since_s >= float(written["ttl_s"])
 
     async def _write(self, expected: int, *, token: int) -> bool:
         # Counted from before the write: a contender starts to count after it.
         start_s = self._clock.now_s()
-        payload = {"holder": self.holder, "ttl_s": self.ttl_s, "token": token, "renewals": self._renewals}
+        payload = {
+            "holder": self.holder,
+            "process": _PROCESS,
+            "ttl_s": self.ttl_s,
+            "token": token,
+            "renewals": self._renewals,
+        }
         entry = Append(self._subject, json.dumps(payload).encode(), expected_sequence=expected)
         try:
             sequence = (await self._log.append(entry)).sequence

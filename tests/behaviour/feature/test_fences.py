@@ -85,6 +85,19 @@ async def test_a_move_reaches_a_listener_of_the_other_service(pair: Pair) -> Non
 
 
 @pytest.mark.long
+async def test_fault_22_after_a_kill_the_relay_goes_on_where_it_was(pair: Pair) -> None:
+    await pair.features.put_fence(Fence("gate", Circle(HERE, 1000)))
+    await pair.put("van", HERE)
+    events = pair.notifications.subscribe("fence.gate", start="earliest")
+    assert await collect(events, 1) == [("entered", "van")]
+    pair.feature.kill()
+    await pair.feature.start()
+    await pair.put("van", AWAY)
+    assert await collect(events, 1) == [("left", "van")]
+    await events.aclose()
+
+
+@pytest.mark.long
 async def test_a_notification_service_that_is_away_costs_delay_and_nothing_else(pair: Pair) -> None:
     await pair.features.put_fence(Fence("gate", Circle(HERE, 1000)))
     await pair.put("first", HERE)

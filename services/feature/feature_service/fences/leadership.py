@@ -19,7 +19,7 @@ from protos.feature.v1.feature_pb2 import Feature, FenceNotification
 
 _LOG = logging.getLogger(__name__)
 LEASE_S = 5.0
-"""How long the others wait for a relay that went silent; what a crash delays the events."""
+"""How long the others wait for a relay that went silent; what a crash delays the events where there are others."""
 RETRY_S = 1.0
 RECONNECT_CAP_S = 2.0
 """One relay a deployment comes back, so it may come back soon."""

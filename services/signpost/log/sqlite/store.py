@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from signpost.errors import EpochChanged, LogRefused, LogUnavailable, ResourceExhausted, SignpostError
 from signpost.log import positions
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 class SQLiteLog(Log):
     """One log of the file."""
+
+    exclusive: ClassVar[bool] = True
 
     def __init__(self, store: "SQLiteStore", settings: LogSettings, index: int) -> None:
         counters = store.writer.journals[index].counters
