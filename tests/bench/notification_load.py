@@ -17,6 +17,8 @@ from tests.bench.harness import Stopwatch
 from tests.support.services import ServiceProcess, running
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+STOPPED = [*OWN_CONNECTION, ("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0)]
+"""A client that takes about 128 KB that nobody reads: by default it is 4 to 12 MB, and nothing ever stops."""
 PER_CONNECTION = 50
 METHOD = "/notification.v1.NotificationService/"
 PAYLOAD = b"x" * 64
@@ -74,6 +76,29 @@ async def decode_to_end(call: Any) -> int:
             total += 1
             if notification.payload == END:
                 return total
+
+
+async def waits_to_end(call: Any) -> list[float]:
+    """Milliseconds from publish to delivery of what `Publisher.at_rate` sends, up to its end."""
+    waits: list[float] = []
+    while True:
+        message = await call.read()
+        now = time.perf_counter_ns()
+        for notification in pb.SubscribeResponse.FromString(message).delivery.notifications:
+            if notification.payload == END:
+                return waits
+            waits.append((now - int.from_bytes(notification.payload[:8], "big")) / 1e6)
+
+
+@asynccontextmanager
+async def stopped_subscriber(target: str, pattern: str) -> AsyncIterator[None]:
+    """A subscriber that reads nothing once it has started."""
+    async with grpc.aio.insecure_channel(target, options=STOPPED) as channel:
+        call = await subscribe(channel, pattern)
+        try:
+            yield
+        finally:
+            call.cancel()
 
 
 class Publisher:
