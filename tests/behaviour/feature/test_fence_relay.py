@@ -13,7 +13,7 @@ from feature_service.fences.relay import Relay
 from feature_service.projection import Projection
 from feature_service.writes import Writer
 from signpost.errors import SignpostError, Unavailable
-from signpost.log import LogSettings, Retention, Store, open_store
+from signpost.log import LogSettings, Record, Retention, Store, open_store
 
 from protos.feature.v1.feature_pb2 import Feature, Fence, FenceEvent, LeftReason
 
@@ -59,6 +59,15 @@ class World:
         feature = Feature(id=feature_id)
         feature.location.latitude, feature.location.longitude = int(latitude * 1e7), int(longitude * 1e7)
         await self.writer.put("places", feature_id, feature.SerializeToString())
+
+    async def kept(self, uid: str, count: int) -> None:
+        """Return once so many members of a fence are kept: telling comes before keeping."""
+        async with asyncio.timeout(10):
+            while len(await self._members(uid)) != count:  # noqa: ASYNC110 - another task keeps them
+                await asyncio.sleep(0.01)
+
+    async def _members(self, uid: str) -> list[Record]:
+        return [r for r in await self.store["state"].last_of_each(f"inside.{uid}.>") if not r.tombstone]
 
     @asynccontextmanager
     async def relay(self) -> AsyncIterator[None]:
@@ -160,9 +169,10 @@ async def test_relays_that_are_killed_at_any_moment_tell_everything_once(world: 
 
 async def test_a_removed_fence_lets_go_and_says_so_where_asked(world: World) -> None:
     async with world.relay():
-        await world.book.put(fence())
+        uid = (await world.book.put(fence())).fence.uid
         await world.put("a", 0, 0)
         await world.topic.has(1)
+        await world.kept(uid, 1)
     assert await world.book.delete("f", notify_left=True)
     async with world.relay():
         await world.topic.has(2)
@@ -172,6 +182,31 @@ async def test_a_removed_fence_lets_go_and_says_so_where_asked(world: World) -> 
         await world.put("a", 0, 0)
         await asyncio.sleep(0.3)
     assert len(world.topic.events) == 2
+
+
+@pytest.mark.parametrize("notify_left", [True, False])
+async def test_a_fence_that_is_put_again_while_nobody_relays_is_another_one(world: World, notify_left: bool) -> None:
+    async with world.relay():
+        first = (await world.book.put(fence())).fence.uid
+        await world.put("a", 0, 0)
+        await world.put("b", 0, 0)
+        await world.topic.has(2)
+        await world.kept(first, 2)
+    for _ in range(2):  # the one between never began: nobody is told of it
+        assert await world.book.delete("f", notify_left=notify_left)
+        second = (await world.book.put(fence(notify_present=True))).fence.uid
+    async with world.relay():
+        await world.topic.has(6 if notify_left else 4)
+        await world.kept(first, 0)
+        await world.kept(second, 2)
+    async with world.relay():  # and what is told stays told
+        await world.put("a", 9, 9)
+        await world.topic.has(7 if notify_left else 5)
+    events = [(e.fence.uid, e.kind, e.key.id) for e in world.topic.events.values()]
+    left = [(first, LEFT, "a"), (first, LEFT, "b")] if notify_left else []
+    assert sorted(events[2 : 2 + len(left)]) == left
+    assert sorted(events[2 + len(left) : -1]) == [(second, ENTERED, "a"), (second, ENTERED, "b")]
+    assert events[-1] == (second, LEFT, "a")
 
 
 async def test_a_stay_is_told_once_over_restarts(world: World) -> None:

@@ -100,6 +100,8 @@ class Relay:
         await self._ready()
         fences = {f.message.uid: f async for r in self._all(FENCES) for f in [stored_fence(r)]}
         starts = [start_of(r) async for r in self._all(STARTS) if not r.tombstone]
+        # First, so that what leaves a fence is told before what enters the one that took its id.
+        fences = await self._removals({start.uid for start in starts} - fences.keys()) | fences
         forgotten = []
         for start in starts:
             stored = fences.get(start.uid)
@@ -126,6 +128,17 @@ class Relay:
         await self._restore_cursor()
         for stored in fences.values():
             await self._take_fence(stored)
+
+    async def _removals(self, uids: set[str]) -> dict[str, StoredFence]:
+        """The removals of fences whose id another fence has taken since, as far back as the state log goes."""
+        found: dict[str, StoredFence] = {}
+        after, head = 0, (await self._state.bounds()).last if uids else 0
+        while after < head and len(found) < len(uids):
+            page = await self._state.read(after, subjects=FENCES, allow_gaps=True)
+            removals = (stored_fence(record) for record in page.records if record.tombstone)
+            found |= {r.message.uid: r for r in removals if r.message.uid in uids}
+            after = page.through
+        return found
 
     async def _restore_cursor(self) -> None:
         record = await self._state.last(CURSOR)
