@@ -237,18 +237,20 @@ class ImportFeaturesRequest(_message.Message):
     def __init__(self, id: _Optional[int] = ..., collection: _Optional[str] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ...) -> None: ...
 
 class ImportFeaturesResponse(_message.Message):
-    __slots__ = ("id", "written", "unchanged", "errors", "position")
+    __slots__ = ("id", "written", "unchanged", "errors", "position", "sequence")
     ID_FIELD_NUMBER: _ClassVar[int]
     WRITTEN_FIELD_NUMBER: _ClassVar[int]
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     id: int
     written: int
     unchanged: int
     errors: _containers.RepeatedCompositeFieldContainer[ItemError]
     position: Position
-    def __init__(self, id: _Optional[int] = ..., written: _Optional[int] = ..., unchanged: _Optional[int] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., position: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+    sequence: int
+    def __init__(self, id: _Optional[int] = ..., written: _Optional[int] = ..., unchanged: _Optional[int] = ..., errors: _Optional[_Iterable[_Union[ItemError, _Mapping]]] = ..., position: _Optional[_Union[Position, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
 
 class ItemError(_message.Message):
     __slots__ = ("index", "reason", "field", "description")

@@ -140,7 +140,7 @@ class Importer:
             else:
                 raise stored
         if last:
-            answer.position.token = await self._log.position(last)
+            answer.position.token, answer.sequence = await self._log.position(last), last
         WRITTEN.inc(answer.written)
         UNCHANGED.inc(answer.unchanged)
         REFUSED.inc(len(answer.errors))

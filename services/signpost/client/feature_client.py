@@ -265,8 +265,7 @@ class FeatureClient:
         written = unchanged = refused = start = 0
         async with self._exchange("import", methods.IMPORT_FEATURES, batches) as exchange:
             async for batch, answer in exchange:
-                if answer.HasField("position"):
-                    self._written = answer.position
+                self._wrote(answer.position, answer.sequence)
                 written += answer.written
                 unchanged += answer.unchanged
                 refused += len(answer.errors)

@@ -227,7 +227,7 @@ async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stu
     ]
     assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES")]
     got = await stub.GetFeature(pb.GetFeatureRequest(collection=collection, id="a", min_position=answers[2].position))
-    assert got.feature == feature("a", 1, 1)
+    assert (got.feature, got.sequence) == (feature("a", 1, 1), answers[2].sequence)
     with pytest.raises(grpc.aio.AioRpcError) as bad:
         await stub.ImportFeatures(iter([pb.ImportFeaturesRequest()])).read()
     assert bad_fields(bad.value) == ["features", "id"]

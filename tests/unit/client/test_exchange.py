@@ -169,6 +169,7 @@ async def test_import_counts_and_renumbers_the_refused() -> None:
                 written=len(request.features) - len(bad),
                 errors=[fpb.ItemError(index=i, reason="INVALID_ID", field="id", description="bad") for i in bad],
                 position=fpb.Position(token=b"p%d" % request.id),
+                sequence=request.id,
             )
 
     features = [Feature("bad" if n in (4, 7) else f"f{n}", 1.5, 2.5) for n in range(8)]

@@ -13,6 +13,7 @@ from signpost.client.methods import (
     DELETE_FEATURE,
     DELETE_FENCE,
     GET_FEATURE,
+    IMPORT_FEATURES,
     LIST_FEATURES,
     LIST_FENCES,
     PUT_FEATURE,
@@ -126,6 +127,32 @@ async def test_reads_wait_for_what_this_client_wrote() -> None:
             pass
     reads = [r for r in server.requests if hasattr(r, "min_position")]
     assert [r.min_position.token for r in reads] == [b"", b"p5", b"p9"]
+
+
+async def test_an_import_beside_puts_leaves_the_highest_position() -> None:
+    sequences = iter([5, 9])
+
+    def put(request: fpb.PutFeatureRequest) -> fpb.PutFeatureResponse:
+        sequence = next(sequences)
+        return fpb.PutFeatureResponse(sequence=sequence, position=fpb.Position(token=b"p%d" % sequence))
+
+    async def importing(requests: Any, context: Any) -> Any:
+        async for request in requests:
+            answer = fpb.ImportFeaturesResponse(id=request.id)
+            if at := {1: 4, 2: 7}.get(request.id, 0):
+                answer.position.token, answer.sequence = b"i%d" % at, at
+            yield answer
+
+    features = [Feature(f"f{n}", 1, 2) for n in range(3)]
+    async with (
+        serving({PUT_FEATURE: [answering(put)], IMPORT_FEATURES: [importing]}) as server,
+        FeatureClient(server.target, settings=FAST) as client,
+    ):
+        await client.put(Feature("a", 1, 2))
+        seen = [client.min_position async for _ in client.import_features(features, batch_size=1)]
+        assert seen == [b"p5", b"i7", b"i7"]  # the last batch wrote nothing
+        await client.put(Feature("a", 1, 2))
+        assert client.min_position == b"p9"
 
 
 async def test_a_restored_log_does_not_fail_reads_for_ever() -> None:
