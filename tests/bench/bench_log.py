@@ -22,6 +22,7 @@ import nats
 from signpost.log import Append, Log, LogSettings, open_store
 
 from tests.bench.harness import Row, Stopwatch, compare
+from tests.bench.plain_nats import callbacks
 from tests.support.nats import NatsServer
 
 PAYLOAD = b"x" * 64
@@ -174,20 +175,7 @@ class PlainNats:
         for at in range(0, total, 500):
             frame = entries(min(500, total - at))
             await asyncio.gather(*[context.publish(f"{stream}.{e.subject}", e.payload) for e in frame])
-        done, seen = asyncio.Event(), 0
-
-        async def on_message(_: object) -> None:
-            nonlocal seen
-            seen += 1
-            if seen == total:
-                done.set()
-
-        watch = Stopwatch()
-        await context.subscribe(
-            f"{stream}.>", cb=on_message, ordered_consumer=True, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
-        await done.wait()
-        rate = watch.rate(total)
+        rate = await callbacks(self._url, f"{stream}.>", total)
         await context.delete_stream(stream)
         await client.close()
         return rate

@@ -1,42 +1,97 @@
 """Replay: records a second from the log through a stream, and 1,000 clients that resume at once.
 
-From SQLite (a service that has just started has nothing in memory) and from the tail in memory. The floor
-of the resumes is the same number of streams on raw grpcio that get as many bytes, ready made, at once.
+On both engines: from the log (a service that has just started has nothing in memory), and from the tail in
+memory. The floor of the replay on JetStream is nats-py's callback for the same records, and of the resumes
+there the same on SQLite: from the tail no engine is asked.
 """
 
 import asyncio
+import shutil
 import statistics
+import sys
+import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 from protos.notification.v1 import notification_pb2 as pb
 from tests.bench.harness import Row, Stopwatch
 from tests.bench.notification_load import METHOD, Publisher, channels, count_to_end, service
+from tests.bench.plain_nats import callbacks
+from tests.support.nats import NatsServer
 
 EARLIEST = pb.Start(earliest=pb.StartEarliest())
 RECORDS = 200_000
+ON_JETSTREAM = "signpost.notifications."
+"""What a topic's subject begins with there."""
 CLIENTS = 1_000
 AWAY = 1_000
 """Records that each of the resuming clients has missed."""
 
 
+class Run(NamedTuple):
+    """Records a second."""
+
+    from_log: float
+    from_tail: float
+    resumes: float
+
+
 async def rows(repeats: int) -> AsyncIterator[Row]:
     """All rows."""
-    from_log, from_tail, resumes = [], [], []
+    has_nats = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
+    if not has_nats:
+        sys.stderr.write("jetstream: no nats-server on this machine\n")
+    sqlite: list[Run] = []
+    jetstream: list[Run] = []
+    plain: list[float] = []
     for _ in range(repeats):
-        async with service() as process:
-            async with channels(process.target, 1) as (channel,):
-                publisher = await Publisher(channel).hello()
-                await publisher.send(publisher.frames("bench.t", RECORDS, 1_000), 8)
-                publisher.cancel()
-                from_tail.append(await _replay(process.target, EARLIEST, RECORDS))
-                head = await _head(process.target)
-                resumes.append(await _resumes(process.target, head))
-            process.kill()
-            await process.start()
-            from_log.append(await _replay(process.target, EARLIEST, RECORDS))
-    yield Row("replay of one reader from SQLite", statistics.median(from_log), "records/s")
-    yield Row("replay of one reader from the tail in memory", statistics.median(from_tail), "records/s")
-    yield Row(f"{CLIENTS} clients that resume {AWAY} records each", statistics.median(resumes), "records/s")
+        sqlite.append(await _run(None))
+        if has_nats:
+            async with _nats() as url:
+                jetstream.append(await _run(url))
+                plain.append(await callbacks(url, f"{ON_JETSTREAM}bench.>", RECORDS))
+    embedded = _medians(sqlite)
+    yield Row("replay of one reader from SQLite", embedded.from_log, "records/s")
+    yield Row("replay of one reader from the tail in memory", embedded.from_tail, "records/s")
+    yield Row(f"{CLIENTS} clients that resume {AWAY} records each", embedded.resumes, "records/s")
+    if has_nats:
+        shared = _medians(jetstream)
+        yield Row("replay of one reader from JetStream", shared.from_log, "records/s", statistics.median(plain))
+        name = f"{CLIENTS} clients that resume {AWAY} records each, on JetStream"
+        yield Row(name, shared.resumes, "records/s", embedded.resumes)
+
+
+def _medians(runs: list[Run]) -> Run:
+    return Run(*map(statistics.median, zip(*runs, strict=True)))
+
+
+@asynccontextmanager
+async def _nats() -> AsyncIterator[str]:
+    """A nats-server's URL."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = NatsServer(Path(directory))
+        server.start()
+        try:
+            yield server.url
+        finally:
+            server.kill()
+
+
+async def _run(log: str | None) -> Run:
+    """All figures of one engine."""
+    async with service(log=log) as process:
+        async with channels(process.target, 1) as (channel,):
+            publisher = await Publisher(channel).hello()
+            await publisher.send(publisher.frames("bench.t", RECORDS, 1_000), 8)
+            publisher.cancel()
+        from_tail = await _replay(process.target, EARLIEST, RECORDS)
+        resumes = await _resumes(process.target, await _head(process.target))
+        process.kill()
+        await process.start()
+        from_log = await _replay(process.target, EARLIEST, RECORDS)
+    return Run(from_log, from_tail, resumes)
 
 
 async def _replay(target: str, start: pb.Start, records: int) -> float:
