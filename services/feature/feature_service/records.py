@@ -15,7 +15,8 @@ from signpost.log.subjects import decode_token, encode_token
 from feature_service.items import to_item
 from protos.storage.v1.storage_pb2 import FeatureHead, FeatureRecord, Tombstone
 
-_FORMAT = 1
+FORMAT = 1
+"""Of the envelope."""
 _PUT = b"\x08\x01\x12"
 """How a put begins: format 1, then field 2, whose length and bytes are the item."""
 
@@ -33,6 +34,10 @@ class Kind(Enum):
     DELETED = "deleted"
     EXPIRED = "expired"
     DWELLED = "dwelled"
+
+
+_KINDS: dict[str | None, Kind] = {kind.value: kind for kind in Kind}
+"""By the name of the change in the envelope; quicker than the enum's own look-up."""
 
 
 class Decoded(NamedTuple):
@@ -56,7 +61,7 @@ def put_payload(item: bytes, principal: str = "", traceparent: str = "") -> byte
 
 def gone_payload(kind: Kind, principal: str = "", traceparent: str = "") -> bytes:
     """The payload of a deletion or an expiry."""
-    record = FeatureRecord(format=_FORMAT, principal=principal, traceparent=traceparent)
+    record = FeatureRecord(format=FORMAT, principal=principal, traceparent=traceparent)
     (record.deleted if kind is Kind.DELETED else record.expired).CopyFrom(Tombstone())
     return record.SerializeToString()
 
@@ -93,20 +98,23 @@ def decode(record: Record) -> Decoded:
                 break
             shift += 7
         return _put(payload[3 : at + size], payload[at : at + size])
-    decoded = FeatureRecord.FromString(payload)
-    if decoded.format != _FORMAT:
-        raise UnknownRecord(f"record {record.sequence} has format {decoded.format}; this release reads {_FORMAT}")
-    match decoded.WhichOneof("change"):
-        case "put":
-            return _put(to_item(decoded.put), decoded.put)
-        case "deleted":
-            return Decoded(Kind.DELETED, decode_token(record.subject.partition(".")[2]))
-        case "expired":
-            return Decoded(Kind.EXPIRED, decode_token(record.subject.partition(".")[2]))
-        case "dwelled":
-            return Decoded(Kind.DWELLED, decoded.dwelled.feature_id)
-        case _:
-            raise UnknownRecord(f"record {record.sequence} holds a change that this release does not know")
+    kind, stored = envelope(record)
+    if kind is Kind.PUT:
+        return _put(to_item(stored.put), stored.put)
+    if kind is Kind.DWELLED:
+        return Decoded(kind, stored.dwelled.feature_id)
+    return Decoded(kind, decode_token(record.subject.partition(".")[2]))
+
+
+def envelope(record: Record) -> tuple[Kind, FeatureRecord]:
+    """What a record says, and all that it holds; of a put, `decode` is quicker."""
+    stored = FeatureRecord.FromString(record.payload)
+    if stored.format != FORMAT:
+        raise UnknownRecord(f"record {record.sequence} has format {stored.format}; this release reads {FORMAT}")
+    kind = _KINDS.get(stored.WhichOneof("change"))
+    if kind is None:
+        raise UnknownRecord(f"record {record.sequence} holds a change that this release does not know")
+    return kind, stored
 
 
 def _put(item: bytes, feature: bytes) -> Decoded:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from feature_service import codec, continuation
+from feature_service.fences.changes import changes_of
 from feature_service.items import to_feature, to_feature_bytes, to_item, varint
 from feature_service.records import Kind, UnknownRecord, decode, gone_payload, put_payload, subject_of
 from hypothesis import given
@@ -63,8 +64,9 @@ def test_a_deletion_says_whose_it_is() -> None:
 
 @pytest.mark.parametrize("record", [FeatureRecord(format=2), FeatureRecord(format=1), FeatureRecord()])
 def test_what_is_not_known_is_never_passed_over(record: FeatureRecord) -> None:
-    with pytest.raises(UnknownRecord):
-        decode(Record(1, "places.a", "", 0, record.SerializeToString()))
+    for reader in (decode, lambda record: changes_of([record])):
+        with pytest.raises(UnknownRecord):
+            reader(Record(1, "places.a", "", 0, record.SerializeToString()))
 
 
 @given(

@@ -6,11 +6,9 @@ from signpost.log.base import Append, Record
 from signpost.log.subjects import decode_token, encode_token
 
 from feature_service.fences.model import Change, Dwell, Fence, Key, Member
-from feature_service.records import UnknownRecord
+from feature_service.records import FORMAT, Kind, envelope
 from protos.feature.v1.feature_pb2 import LeftReason
 from protos.storage.v1.storage_pb2 import Dwelled, FeatureRecord
-
-_FORMAT = 1
 
 
 def changes_of(records: Sequence[Record]) -> list[Change | Dwell]:
@@ -19,23 +17,19 @@ def changes_of(records: Sequence[Record]) -> list[Change | Dwell]:
 
 
 def _change_of(record: Record) -> Change | Dwell:
-    stored = FeatureRecord.FromString(record.payload)
-    if stored.format != _FORMAT:
-        raise UnknownRecord(f"record {record.sequence} has format {stored.format}; this release reads {_FORMAT}")
+    kind, stored = envelope(record)
     tokens = record.subject.split(".")
     key = Key(decode_token(tokens[0]), decode_token(tokens[1]))
     at, when, trace = record.sequence, record.time_ns, stored.traceparent
-    match stored.WhichOneof("change"):
-        case "put":
+    match kind:
+        case Kind.PUT:
             return Change(key, at, when, stored.put, traceparent=trace)
-        case "deleted":
+        case Kind.DELETED:
             return Change(key, at, when, None, LeftReason.LEFT_REASON_DELETED, trace)
-        case "expired":
+        case Kind.EXPIRED:
             return Change(key, at, when, None, LeftReason.LEFT_REASON_EXPIRED, trace)
-        case "dwelled":
+        case Kind.DWELLED:
             return Dwell(key, at, when, stored.dwelled.fence_uid, stored.dwelled.entered_sequence)
-        case _:
-            raise UnknownRecord(f"record {record.sequence} holds a change that this release does not know")
 
 
 def dwell_append(fence: Fence, member: Member) -> Append:
@@ -53,7 +47,7 @@ def dwell_append(fence: Fence, member: Member) -> Append:
     )
     return Append(
         f"{encode_token(collection)}.{encode_token(feature_id)}.{fence.uid}",
-        FeatureRecord(format=_FORMAT, dwelled=stay).SerializeToString(),
+        FeatureRecord(format=FORMAT, dwelled=stay).SerializeToString(),
         message_id=f"dwelled/{member.entered_sequence}",
         tombstone=True,
     )
