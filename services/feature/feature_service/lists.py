@@ -17,7 +17,7 @@ from feature_service.index import Snapshot
 from feature_service.masks import ReadMask, read_mask_of
 from feature_service.metrics import LISTING
 from feature_service.projection import Projection
-from feature_service.search import After, Found, Question, is_cheap, search
+from feature_service.search import After, Found, Question, is_cheap, search, search_in_parts
 from feature_service.validation import Problems, area_of, check_point, collection_of, filters_of
 from protos.feature.v1.feature_pb2 import ListFeaturesRequest, ListFeaturesResponse
 
@@ -126,15 +126,29 @@ class Lister:
                 sent = len(first)
                 for batch in encoder.encode(snapshot, first, 0, last=False):
                     yield batch
-        found = await self._search(snapshot, question)
-        for batch in encoder.encode(snapshot, found, sent, last=True):
-            yield batch
-
-    async def _search(self, snapshot: Snapshot, question: Question) -> Found:
-        with LISTING.time():
-            if is_cheap(snapshot, question):
-                return search(snapshot, question)
-            return await asyncio.get_running_loop().run_in_executor(self._executor, search, snapshot, question)
+        if is_cheap(snapshot, question):
+            with LISTING.time():
+                found = search(snapshot, question)
+            for batch in encoder.encode(snapshot, found, sent, last=True):
+                yield batch
+            return
+        loop, parts = asyncio.get_running_loop(), search_in_parts(snapshot, question, query.batch)
+        # While one part goes out, the next is searched for.
+        ahead = loop.run_in_executor(self._executor, next, parts)
+        try:
+            last = False
+            while not last:
+                with LISTING.time():
+                    found, last = await ahead
+                if not last:
+                    ahead = loop.run_in_executor(self._executor, next, parts)
+                begin = min(sent, len(found))
+                sent -= begin
+                if begin < len(found) or last:
+                    for batch in encoder.encode(snapshot, found, begin, last=last):
+                        yield batch
+        finally:
+            ahead.cancel()
 
 
 class _Batches:

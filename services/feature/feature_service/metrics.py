@@ -6,7 +6,7 @@ FEATURES = Gauge("signpost_feature_index_features", "Features in the index", ["c
 APPLIED = Gauge("signpost_feature_applied_sequence", "Sequence up to which the features log is in the index")
 QUERY_SECONDS = Histogram(
     "signpost_feature_query_seconds",
-    "Time of a search, waiting for a thread included",
+    "Time of a search, or of a part of a long one, waiting for a thread included",
     ["kind"],
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
 )

@@ -5,7 +5,7 @@ Guarantees: every answer equals what comparing all current versions would give: 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +51,13 @@ class Found(NamedTuple):
         return len(self.slots)
 
 
+class Part(NamedTuple):
+    """A part of an answer; `last`: nothing comes after it."""
+
+    found: Found
+    last: bool
+
+
 class Question(NamedTuple):
     """What is asked. `reach` bounds the squared chord from the origin; `limit` None: everything."""
 
@@ -68,6 +75,37 @@ def search(snapshot: Snapshot, question: Question) -> Found:
     if q.origin is not None and q.area is None and q.limit is not None and q.after is None:
         return _nearest(snapshot, q, q.origin, q.limit)
     return _among(snapshot, q, _candidates(snapshot, q))
+
+
+def search_in_parts(snapshot: Snapshot, question: Question, size: int) -> Iterator[Part]:
+    """The same answer, its nearest first in parts of which each is found without putting the others in order.
+
+    The first has about `size`, the others more and more. Lists by id come in one, and so does what the trees
+    find. Each part takes milliseconds, so `next` is for another thread.
+    """
+    q = question
+    by_trees = q.area is None and q.after is None and q.limit is not None and q.limit * _FEW < snapshot.end
+    if q.origin is None or by_trees:
+        yield Part(search(snapshot, q), last=True)
+        return
+    slots, squared = _reached(snapshot, q, q.origin, _candidates(snapshot, q))
+    left = len(slots) if q.limit is None else min(q.limit, len(slots))
+    while len(slots) > size:
+        near = squared < np.partition(squared, size)[size]
+        distances = metres(np.sqrt(squared[near]))
+        # What is told at the same distance as the farthest of these may have twins farther out, of smaller id.
+        within = near.copy()
+        within[near] = certain = distances < distances.max(initial=0.0)
+        size *= 4
+        if not certain.any():
+            continue
+        found = _by_distance(snapshot, slots[within], distances[certain], left)
+        left -= len(found)
+        yield Part(found, last=not left)
+        if not left:
+            return
+        slots, squared = slots[~within], squared[~within]
+    yield Part(_by_distance(snapshot, slots, metres(np.sqrt(squared)), left), last=True)
 
 
 def is_cheap(snapshot: Snapshot, question: Question) -> bool:
@@ -138,20 +176,30 @@ def _candidates(s: Snapshot, q: Question) -> Slots:
 
 def _among(s: Snapshot, q: Question, slots: Slots) -> Found:
     """The answer out of these visible versions."""
+    if q.origin is not None:
+        slots, squared = _reached(s, q, q.origin, slots)
+        return _by_distance(s, slots, metres(np.sqrt(squared)), q.limit)
     if q.area is not None:
         slots = slots[q.area.contains(s.columns.latitudes[slots], s.columns.longitudes[slots])]
-    if q.origin is None:
-        if q.filters:
-            slots = slots[s.properties.accept(q.filters, s.columns, slots)]
-        return _by_id(s, q, slots)
+    if q.filters:
+        slots = slots[s.properties.accept(q.filters, s.columns, slots)]
+    return _by_id(s, q, slots)
+
+
+def _reached(s: Snapshot, q: Question, origin: Vector, slots: Slots) -> tuple[Slots, Floats]:
+    """Which of these visible versions the answer is taken from, in no order, with their squared chords."""
+    if q.area is not None:
+        slots = slots[q.area.contains(s.columns.latitudes[slots], s.columns.longitudes[slots])]
     vectors = s.columns.vectors
     # Without an area slots are in order: as many as there are, they are all of them.
     everything = q.area is None and len(slots) == s.end
-    squared = squared_chords(vectors[: s.end] if everything else vectors[slots], q.origin)
-    near = squared <= q.reach
+    squared = squared_chords(vectors[: s.end] if everything else vectors[slots], origin)
+    if q.reach < math.inf:
+        near = squared <= q.reach
+        slots, squared = slots[near], squared[near]
     if q.after is not None and q.after.distance_m is not None:
-        near &= squared >= (chord(max(q.after.distance_m - 2e-6, 0.0)) * _SLACK) ** 2
-    slots, squared = slots[near], squared[near]
+        near = squared >= (chord(max(q.after.distance_m - 2e-6, 0.0)) * _SLACK) ** 2
+        slots, squared = slots[near], squared[near]
     if q.filters:
         true = s.properties.accept(q.filters, s.columns, slots)
         slots, squared = slots[true], squared[true]
@@ -163,7 +211,7 @@ def _among(s: Snapshot, q: Question, slots: Slots) -> Found:
         # Up to the last one's distance as it is told: what ties with it competes by id.
         near = squared <= max(last, bound(metres_of(math.sqrt(last)) + 1e-6)) * (2 - _SLACK)
         slots, squared = slots[near], squared[near]
-    return _by_distance(s, slots, metres(np.sqrt(squared)), q.limit)
+    return slots, squared
 
 
 def _is_after(s: Snapshot, distance_m: float, feature_id: str, slots: Slots, distances: Floats) -> Mask:

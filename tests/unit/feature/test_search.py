@@ -13,7 +13,7 @@ from feature_service.index import Change, Index, Snapshot
 from feature_service.items import to_item
 from feature_service.nearest import NearestQuery, nearest
 from feature_service.rings import ring
-from feature_service.search import After, Found, Question, search
+from feature_service.search import After, Found, Question, search, search_in_parts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,6 +194,19 @@ def test_fault_28_lists_of_an_area_equal_brute_force(todo: list[tuple[str, objec
     else:
         found = search(snapshot, Question(unit_vector(*asked.origin), area, limit=asked.limit))
         check_nearest(snapshot, found, asked.origin, inside, asked.limit)
+
+
+@given(steps, asked, st.integers(1, 9))
+def test_the_parts_of_an_answer_are_the_answer(todo: list[tuple[str, object]], asked: Asked, size: int) -> None:
+    snapshot = build(todo).index.snapshot()
+    area, _ = area_of(asked.kind, asked.points, asked.radius_m)
+    origin = None if asked.origin is None else unit_vector(*asked.origin)
+    for question in (Question(origin, area, limit=asked.limit), Question(origin or (0.0, 0.0, 1.0), limit=asked.limit)):
+        parts = list(search_in_parts(snapshot, question, size))
+        whole = search(snapshot, question)
+        assert [slot for part in parts for slot in part.found.slots.tolist()] == whole.slots.tolist()
+        assert [d for part in parts for d in part.found.distances.tolist()] == whole.distances.tolist()
+        assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
 @given(steps, steps, oracle.near_points, st.integers(1, 9), st.booleans())
