@@ -17,8 +17,10 @@ from protos.feature.v1 import feature_pb2 as pb
 from tests.bench.bench_feature import Service, serving
 from tests.bench.harness import Row, Stopwatch
 from tests.bench.plot import Series, plot
+from tests.unit.feature.test_large_index import hold
 
 SIZES = (10_000, 100_000, 1_000_000)
+HELD = 150_000
 MOVES_A_SECOND = 5_000
 PLOT = Path(__file__).parents[2] / "docs" / "feature-size.svg"
 
@@ -120,5 +122,7 @@ async def rows(repeats: int) -> AsyncIterator[Row]:
                 yield row(count, "10 nearest meanwhile, p50", statistics.median(busy), "µs")
                 yield row(count, "10 nearest meanwhile, p99", statistics.quantiles(busy, n=100)[98], "µs")
                 yield row(count, "memory after the moves", again.process_mib(), "MiB")
+    held = await hold(HELD)
+    yield Row(f"{HELD:,} features: longest that the event loop was held", held.seconds * 1e3, "ms")
     chosen = [name for name in figures if not name.startswith(("import", "moves"))]
     PLOT.write_text(plot("How cost grows with the features", SIZES, [Series(n, figures[n]) for n in chosen]))

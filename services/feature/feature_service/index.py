@@ -262,6 +262,7 @@ class Rebuild:
 
 
 def _grown(columns: Columns, count: int, needed: int) -> Columns:
-    grown = Columns(max(2 * columns.capacity, needed))
+    # Unwritten room costs no memory; copying holds the loop up, and so should be rare.
+    grown = Columns(max(4 * columns.capacity, needed))
     columns.copy_into(grown, np.arange(count), 0)
     return grown

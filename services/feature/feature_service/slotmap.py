@@ -5,6 +5,8 @@ Many small dictionaries: growing a large one would hold everything up for tens o
 
 from collections.abc import Iterable
 
+from feature_service.reaper import STEP, retire
+
 _SHARDS = 256
 
 
@@ -37,3 +39,7 @@ class SlotMap:
 
     def __len__(self) -> int:
         return sum(map(len, self._shards))
+
+    def __del__(self) -> None:
+        if len(self) > STEP:
+            retire(self._shards)

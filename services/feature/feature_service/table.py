@@ -7,7 +7,6 @@ outgrown are replaced, not resized: who holds the old ones still reads what it k
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,11 @@ import numpy.typing as npt
 from feature_service.filters import Filter, Property, property_of
 from feature_service.geometry import Floats, Int32s, Ints, Mask
 from feature_service.items import to_feature
+from feature_service.reaper import STEP, Objects, retire
 
 ALIVE = np.iinfo(np.int64).max
-Objects = npt.NDArray[Any]
 Slots = npt.NDArray[np.intp]
 _PROPERTIES_KEPT = 16
-_STEP = 16_384
 
 
 class Columns:
@@ -44,6 +42,11 @@ class Columns:
 
     # What is not written yet takes no memory but address space, so there may be room to spare.
 
+    def __del__(self) -> None:
+        if len(self.items) > STEP:
+            retire(self.items)
+            retire(self.ids)
+
     @property
     def capacity(self) -> int:
         """Slots that there is room for."""
@@ -51,8 +54,8 @@ class Columns:
 
     def copy_into(self, other: "Columns", slots: Slots, start: int) -> None:
         """Copy versions to consecutive slots of other columns, in steps: other threads run between them."""
-        for begin in range(0, len(slots), _STEP):
-            part = slots[begin : begin + _STEP]
+        for begin in range(0, len(slots), STEP):
+            part = slots[begin : begin + STEP]
             target = slice(start + begin, start + begin + len(part))
             for name in Columns.__slots__:
                 getattr(other, name)[target] = getattr(self, name)[part]
@@ -71,8 +74,8 @@ class PropertyColumn:
         slots = slots[: np.searchsorted(slots, len(known))]
         column = PropertyColumn(self._path)
         new_values, new_known = column._kept = np.empty(capacity, object), np.zeros(capacity, bool)
-        for begin in range(0, len(slots), _STEP):
-            part = slots[begin : begin + _STEP]
+        for begin in range(0, len(slots), STEP):
+            part = slots[begin : begin + STEP]
             new_values[begin : begin + len(part)] = values[part]
             new_known[begin : begin + len(part)] = known[part]
         return column
