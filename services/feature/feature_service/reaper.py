@@ -18,7 +18,7 @@ _retired: SimpleQueue[Objects | list[dict[Any, Any]]] = SimpleQueue()
 
 
 def retire(objects: Objects | list[dict[Any, Any]]) -> None:
-    """Empty an array, filled from its beginning, or dictionaries, that nobody else holds. From any thread, and `__del__`."""
+    """Empty what nobody else holds: an array filled from its beginning, or dictionaries. For `__del__`, in any thread."""
     _retired.put(objects)
 
 
