@@ -18,7 +18,7 @@ _retired: SimpleQueue[Objects | list[dict[Any, Any]]] = SimpleQueue()
 
 
 def retire(objects: Objects | list[dict[Any, Any]]) -> None:
-    """Empty what nobody else holds: an array filled from its beginning, or dictionaries. For `__del__`, in any thread."""
+    """Empty what nobody else holds: an array filled from its beginning, or dictionaries. For `__del__`."""
     _retired.put(objects)
 
 
