@@ -18,17 +18,18 @@ Encoded = tuple[int, str, bytes, int]
 """One record, ready for a delivery: sequence, topic, bytes (tag and length included), expiry in Unix ns (0: never)."""
 
 _STORED = b"\x08\x01\x12"  # NotificationRecord: format = 1, then the tag of `published`
-_EXPIRES = 0x39  # Notification: the tag of expire_time_ns, first in `published` where there is one
-_ONE = [bytes((n,)) for n in range(128)]
-_MORE = [bytes((n | 0x80,)) for n in range(128)]
+_EXPIRES = b"\x39"  # Notification: the tag of expire_time_ns, first in `published` where there is one
+_SMALL = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(1024)]  # varints
+# Notification: the sequence's field, up to its lowest seven bits, where these are all and where there are more.
+_LAST = [bytes((0x08, n)) for n in range(128)]
+_LOW = [bytes((0x08, n | 0x80)) for n in range(128)]
+_TIME_BYTES = 9
 
 
 def varint(value: int) -> bytes:
     """An unsigned base-128 varint."""
-    if value < 0x80:
-        return _ONE[value]
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 1024:
+        return _SMALL[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -72,22 +73,23 @@ def published_of(payload: bytes) -> bytes:
 def encode_records(records: Sequence[Record]) -> list[Encoded]:
     """Each record as it stands in `Delivery.notifications`: what the log assigned, then what was published."""
     encoded: list[Encoded] = []
-    high, high_bytes, low = -1, b"", _ONE
+    join = b"".join
+    high, high_bytes, low = -1, b"", _LAST
     last_time, time_bytes = -1, b""
     for sequence, topic, _, time_ns, payload, _ in records:
         published = published_of(payload)
         if sequence >> 7 != high:
             high = sequence >> 7
             high_bytes = varint(high) if high else b""
-            low = _MORE if high else _ONE
+            low = _LOW if high else _LAST
         if time_ns != last_time:
             last_time = time_ns
             time_bytes = b"\x11" + time_ns.to_bytes(8, "little")
-        head = b"\x08%b%b%b" % (low[sequence & 0x7F], high_bytes, time_bytes)
-        length = len(head) + len(published)
-        size = _ONE[length] if length < 0x80 else varint(length)
-        expires = int.from_bytes(published[1:9], "little") if published and published[0] == _EXPIRES else 0
-        encoded.append((sequence, topic, b"*%b%b%b" % (size, head, published), expires))
+        length = 2 + len(high_bytes) + _TIME_BYTES + len(published)
+        size = _SMALL[length] if length < 1024 else varint(length)
+        expires = int.from_bytes(published[1:9], "little") if published[:1] == _EXPIRES else 0
+        data = join((b"*", size, low[sequence & 0x7F], high_bytes, time_bytes, published))
+        encoded.append((sequence, topic, data, expires))
     return encoded
 
 
@@ -115,4 +117,4 @@ def published_frame(frame_id: int, results: Sequence[bytes]) -> bytes:
 def publish_result(sequence: int, duplicate: bool) -> bytes:
     """A PublishResult in `Published.results`, without an error."""
     body = b"\x08" + varint(sequence) + (b"\x10\x01" if duplicate else b"")
-    return b"\x12%b%b" % (_ONE[len(body)], body)
+    return b"\x12%b%b" % (_SMALL[len(body)], body)

@@ -13,14 +13,14 @@ A live one that has not taken `buffer_bytes` falls behind: no copy is kept for i
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from signpost.errors import EpochChanged, LogRewound, PositionAhead, PositionError, SignpostError, Unavailable
 from signpost.log.subjects import matcher
 
 from notification_service import metrics
-from notification_service.codec import delivery_frame, encode_records, field, footer
+from notification_service.codec import Encoded, delivery_frame, encode_records, field, footer
 from notification_service.lane import BATCH_BYTES, Lane, Segment
 from protos.notification.v1 import notification_pb2 as pb
 
@@ -282,15 +282,23 @@ class Subscription:
             return _Prepared(frame, 0, first, await hub.log.position(first))
         through, token = page.through, page.position
         now = hub.clock()
-        parts: list[bytes] = []
-        size, kept = 0, None
-        for record, (_, _, data, expires) in zip(page.records, encode_records(page.records), strict=True):
-            if not expires or expires > now:
-                size += len(data)
-                if self.window is not None and size > self.window and parts and kept is not None:
-                    through, token = kept.sequence, hub.log.position_of(kept)
-                    break
-                parts.append(data)
-            kept = record
+        encoded = encode_records(page.records)
+        parts = [data for _, _, data, expires in encoded if not expires or expires > now]
+        if self.window is not None and len(parts) > 1 and sum(map(len, parts)) > self.window:
+            parts, last = _fitting(encoded, self.window, now)
+            through, token = page.records[last].sequence, hub.log.position_of(page.records[last])
         frame, cost = delivery_frame(self.wire.delivery, self._name_field, parts, footer(after, through, token))
         return _Prepared(frame, cost if parts else 0, through, token)
+
+
+def _fitting(encoded: Sequence[Encoded], window: int, now_ns: int) -> tuple[list[bytes], int]:
+    """Of records that are too much for a window: those that go out, one at least, and the index of the last one."""
+    parts: list[bytes] = []
+    size = 0
+    for index, (_, _, data, expires) in enumerate(encoded):
+        if not expires or expires > now_ns:
+            size += len(data)
+            if size > window and parts:
+                return parts, index - 1
+            parts.append(data)
+    return parts, len(encoded) - 1
