@@ -112,6 +112,8 @@ class _Stream:
             async with asyncio.timeout(self._progress_s):
                 await watch.wake.wait()
         except TimeoutError:
+            if watch.wake.is_set():  # between the end of the wait and this moment: it is told first
+                return
             self._position = self._projection.position
             yield _frame(pb.WatchFeaturesResponse(progress=pb.Progress()), self._position)
 
