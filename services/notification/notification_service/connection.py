@@ -183,8 +183,9 @@ class Connection:
         self.session_id = hello.session_id or secrets.token_hex(8)
         older = None
         if self.named:
-            self.principal = self.principal or hello.client_id
-            older = await registry.sessions.claim(hello.client_id, hello.session_id, self)
+            # Each look at a field of `hello` makes a string anew: one copy serves all tables.
+            self.principal = self.principal or self.client_id
+            older = await registry.sessions.claim(self.client_id, self.session_id, self)
         self.connected_ns = registry.clock()
         hub = registry.hub
         welcome = pb.Welcome(

@@ -17,6 +17,7 @@ clients again as soon as it sees that.
 
 import asyncio
 import secrets
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -68,6 +69,9 @@ class Present(NamedTuple):
 
 
 class _Entry(NamedTuple):
+    """A client on a replica."""
+
+    replica: str
     connected_ns: int
     filters: tuple[str, ...]
 
@@ -105,7 +109,7 @@ class Presence:
         self._lease_s = lease_s
         self._now_s = now_s
         self._clock = clock
-        self._table: dict[str, dict[str, _Entry]] = {}  # client -> replica -> what it has there
+        self._table: dict[str, tuple[_Entry, ...]] = {}  # by client; one for each replica that has it
         self._names: list[str] | None = None  # the table's keys, sorted, while nobody comes or goes
         self._heard: dict[str, float] = {}  # replica -> when it gave its last sign of life
         self._own: dict[str, _Own] = {}
@@ -233,33 +237,35 @@ class Presence:
         """Tell what is so of these clients of ours; False where some of it is to be told again."""
         now = self._now_s()
         entries: list[Append] = []
-        told: list[tuple[str, _Own, _Entry | None]] = []
+        told: list[tuple[str, _Own, _Entry | None, _Entry | None]] = []
         for client_id in clients:
             own = self._own.get(client_id)
             if own is None:
                 continue
             entry: _Entry | None
             if own.stream is not None:
-                entry = _Entry(own.connected_ns, tuple(own.stream.filters()[:MAX_FILTERS]))
+                entry = _Entry(self.replica, own.connected_ns, tuple(own.stream.filters()[:MAX_FILTERS]))
             elif own.gone_at > now:
                 continue
             else:
                 entry = None
             if entry != own.written:
-                told.append((client_id, own, entry))
+                told.append((client_id, own, entry, own.written))
                 entries.append(self._record(client_id, entry))
+                own.written = entry  # before it is in the table, so that this holds the same one
             elif entry is None:
                 self._forget(client_id)
         if not entries:
             return True
         answers = await self._append(entries)
         whole = True
-        for (client_id, own, entry), answer in zip(told, answers, strict=True):
+        for (client_id, own, entry, before), answer in zip(told, answers, strict=True):
             if isinstance(answer, SignpostError):
+                if own.written is entry:
+                    own.written = before
                 self._touch(client_id)
                 whole = False
                 continue
-            own.written = entry
             if own.stream is None and entry is None and self._own.get(client_id) is own:
                 self._forget(client_id)
         return whole
@@ -285,7 +291,7 @@ class Presence:
         """These have been silent for too long: nobody is connected there."""
         for replica in replicas:
             del self._heard[replica]
-            clients = [client_id for client_id, entries in self._table.items() if replica in entries]
+            clients = [c for c, entries in self._table.items() if any(entry.replica == replica for entry in entries)]
             keys = [f"{_CLIENT}{encode_token(client_id)}.{replica}" for client_id in clients]
             for client_id in clients:
                 self._set(client_id, replica, None)
@@ -316,21 +322,27 @@ class Presence:
                 self._touch(client_id)
             return
         stored = PresenceRecord.FromString(record.payload)
+        replica = sys.intern(replica)
         self._heard[replica] = self._now_s()
-        self._set(client_id, replica, _Entry(stored.connected_time_ns, tuple(stored.filters)))
+        entry = _Entry(replica, stored.connected_time_ns, tuple(stored.filters))
+        if own is not None and own.stream is not None:
+            # Of most clients there is one copy of each string: the stream's.
+            client_id = own.stream.client_id
+            entry = own.written if own.written == entry else entry
+        self._set(client_id, replica, entry)
 
     def _set(self, client_id: str, replica: str, entry: _Entry | None) -> None:
-        entries = self._table.get(client_id)
+        entries = self._table.get(client_id, ())
+        others = tuple(other for other in entries if other.replica != replica)
         if entry is not None:
-            if entries is None:
-                self._table[client_id] = {replica: entry}
-                self._announce(client_id, joined=True, filters=entry.filters)
-            else:
-                entries[replica] = entry
-        elif entries is not None and replica in entries:
-            filters = self._present(client_id).filters
-            del entries[replica]
+            self._table[client_id] = (*others, entry)
             if not entries:
+                self._announce(client_id, joined=True, filters=entry.filters)
+        elif len(others) < len(entries):
+            filters = self._present(client_id).filters
+            if others:
+                self._table[client_id] = others
+            else:
                 del self._table[client_id]
                 self._announce(client_id, joined=False, filters=filters)
 
@@ -341,6 +353,6 @@ class Presence:
             self._changed(Change(client_id, joined, self._clock(), filters))
 
     def _present(self, client_id: str) -> Present:
-        entries = self._table[client_id].values()
-        filters = next(iter(entries)).filters if len(entries) == 1 else sorted({f for e in entries for f in e.filters})
+        entries = self._table[client_id]
+        filters = entries[0].filters if len(entries) == 1 else sorted({f for e in entries for f in e.filters})
         return Present(client_id, max(entry.connected_ns for entry in entries), filters)

@@ -102,7 +102,11 @@ class Sessions:
                 if last is not None:
                     self._apply(last)
                 continue
-            self._learn(client_id, _Known(session_id, fenced, now, appended.sequence))
+            claimed = _Known(session_id, fenced, now, appended.sequence)
+            if self._known.get(client_id) == claimed:
+                # `run` was faster: its copies of the strings go, the stream has them too.
+                del self._known[client_id]
+            self._learn(client_id, claimed)
         older = self._streams.get(client_id)
         self._streams[client_id] = stream
         return older

@@ -1,7 +1,7 @@
 """Presence on a log in memory: clients that come and go faster than they are written; filters asked once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from notification_service.presence import Change, Presence
 from notification_service.topics import matches
+from signpost.errors import LogUnavailable, SignpostError
 from signpost.log import LogSettings, Retention, Store, matcher, open_store
+from signpost.log.base import Append, Appended
 
 TOKENS = st.lists(st.sampled_from(["a", "b", "_x"]), min_size=1, max_size=4)
 PATTERNS = st.tuples(
@@ -73,6 +75,33 @@ async def test_clients_that_come_and_go_at_once(store: Store) -> None:
     joined = [change.client_id for change in replica.changes if change.joined]
     left = [change.client_id for change in replica.changes if not change.joined]
     assert sorted(joined) == sorted([*left, "stays"])
+    await replica.stop()
+
+
+async def test_what_the_log_refuses_is_told_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who came and who left while the log was away is in the table once it is back."""
+    state = store["state"]
+    append_many, refusals = state.append_many, 0
+
+    async def refuse_once(entries: Sequence[Append]) -> list[Appended | SignpostError]:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise LogUnavailable("away")
+        return await append_many(entries)
+
+    monkeypatch.setattr(state, "append_many", refuse_once)
+    monkeypatch.setattr("notification_service.presence.RETRY_S", 0.01)
+    replica = Replica(store, grace_s=0.0)
+    await replica.presence.caught_up()
+    stream = FakeStream("c")
+    async with asyncio.timeout(5):
+        for names, tell in ((["c"], replica.presence.opened), ([], replica.presence.closed)):
+            refusals = 1
+            tell(stream)
+            while replica.names() != names:  # noqa: ASYNC110 - the log tells it
+                await asyncio.sleep(0.02)
+            assert not refusals
     await replica.stop()
 
 
