@@ -5,10 +5,10 @@ Protobuf lets fields come in any order and messages be joined as bytes. A delive
 what stands between the bars is shared by everybody who waits for the same records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from signpost.errors import Internal
-from signpost.log.base import Record
+from signpost.errors import Internal, SignpostError
+from signpost.log.base import Appended, Record
 
 from protos.storage.v1.storage_pb2 import NotificationRecord
 
@@ -50,7 +50,9 @@ def number(tag: int, value: int) -> bytes:
 
 def stored(published: bytes, principal: str) -> bytes:
     """The payload of a record in the log: an encoded NotificationRecord."""
-    return b"%b%b%b%b" % (_STORED, varint(len(published)), published, field(3, principal.encode()))
+    size = len(published)
+    record = b"%b%b%b" % (_STORED, _SMALL[size] if size < 1024 else varint(size), published)
+    return record + field(3, principal.encode()) if principal else record
 
 
 def published_of(payload: bytes) -> bytes:
@@ -114,7 +116,24 @@ def published_frame(frame_id: int, results: Sequence[bytes]) -> bytes:
     return b"\x22%b%b" % (varint(len(body)), body)
 
 
-def publish_result(sequence: int, duplicate: bool) -> bytes:
-    """A PublishResult in `Published.results`, without an error."""
-    body = b"\x08" + varint(sequence) + (b"\x10\x01" if duplicate else b"")
-    return b"\x12%b%b" % (_SMALL[len(body)], body)
+def publish_results(
+    answers: Iterable[Appended | SignpostError], failed: Callable[[SignpostError], bytes]
+) -> list[bytes]:
+    """`Published.results` in parts to be joined; `failed` encodes the result of an error."""
+    parts: list[bytes] = []
+    high, high_bytes, low, head = -1, b"", _LAST, b""
+    for answer in answers:
+        if not isinstance(answer, Appended):
+            parts.append(failed(answer))
+            continue
+        sequence, duplicate = answer
+        if sequence >> 7 != high:
+            high = sequence >> 7
+            high_bytes = varint(high) if high else b""
+            low = _LOW if high else _LAST
+            head = b"\x12" + _SMALL[2 + len(high_bytes)]
+        if duplicate:
+            parts += (b"\x12", _SMALL[4 + len(high_bytes)], low[sequence & 0x7F], high_bytes, b"\x10\x01")
+        else:
+            parts += (head, low[sequence & 0x7F], high_bytes)
+    return parts
