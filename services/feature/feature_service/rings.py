@@ -61,9 +61,11 @@ class _FlatRing(Ring):
         self._shifts = [float(n * FULL_TURN) for n in range(first, (east + _HALF_TURN) // FULL_TURN + 1)]
 
     def covers(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
-        found = np.zeros(len(latitudes), bool)
-        for shift in self._shifts:
-            found |= shapely.intersects_xy(self._shape, longitudes + shift, latitudes)
+        if len(self._shifts) == 1:
+            found: Mask = shapely.intersects_xy(self._shape, longitudes + self._shifts[0], latitudes)
+        else:
+            inside, edge = self._compare(latitudes, longitudes)
+            found = inside | edge
         # On the plane a pole is an edge, on the sphere a point.
         if self.north == LATITUDE_MAX:
             found |= latitudes == LATITUDE_MAX
@@ -72,10 +74,17 @@ class _FlatRing(Ring):
         return found
 
     def holds(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
-        found = np.zeros(len(latitudes), bool)
+        inside, edge = self._compare(latitudes, longitudes)
+        return inside & ~edge
+
+    def _compare(self, latitudes: Int32s, longitudes: Int32s) -> tuple[Mask, Mask]:
+        """Inside or not, and on the edge or not, by all names of each longitude: a wide ring may hold several."""
+        inside, edge = np.zeros(len(latitudes), bool), np.zeros(len(latitudes), bool)
         for shift in self._shifts:
-            found |= shapely.contains_xy(self._shape, longitudes + shift, latitudes)
-        return found
+            within = shapely.contains_xy(self._shape, longitudes + shift, latitudes)
+            inside ^= within
+            edge |= shapely.intersects_xy(self._shape, longitudes + shift, latitudes) & ~within
+        return inside, edge
 
 
 class _PolarRing(Ring):

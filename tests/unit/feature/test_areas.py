@@ -90,6 +90,11 @@ def test_fault_28_ring_equals_counting_crossings(corners: list[Point], points: l
 
 
 @given(st.one_of(rings, small_rings), st.one_of(rings, small_rings), many_points)
+@example(  # the hole, more than a turn wide, touches the point by one name of its longitude and holds it by another
+    [(0, 0)] * 3,
+    [(0, -DATE_LINE), (0, 0), (0, 0), (0, 1 - DATE_LINE), (1, 2), (0, -1), (-1, 1)],
+    [(0, 0)],
+)
 def test_fault_28_holes_are_cut_out_but_for_their_edge(
     exterior: list[Point], hole: list[Point], points: list[Point]
 ) -> None:
