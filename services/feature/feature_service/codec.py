@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from signpost.wire import varint
 
 from feature_service.geometry import Floats, Ints
-from feature_service.items import varint
 from protos.feature.v1.feature_pb2 import GetFeatureResponse, Position
 
 _FIRST = b"\x0a"

@@ -4,19 +4,9 @@ So stored, the features of a batch are joined with the tag of the field that the
 message that is, and their bytes go out as they came in.
 """
 
+from signpost.wire import varint
+
 from protos.feature.v1.feature_pb2 import Feature
-
-
-def varint(value: int) -> bytes:
-    """A base-128 varint of a value >= 0."""
-    if value < 0x80:
-        return value.to_bytes(1, "little")
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def to_item(feature: bytes) -> bytes:

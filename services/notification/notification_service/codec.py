@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from signpost.errors import Internal, SignpostError
 from signpost.log.base import Appended, Record
+from signpost.wire import varint
 
 from protos.storage.v1.storage_pb2 import NotificationRecord
 
@@ -19,23 +20,10 @@ Encoded = tuple[int, str, bytes, int]
 
 _STORED = b"\x08\x01\x12"  # NotificationRecord: format = 1, then the tag of `published`
 _EXPIRES = b"\x39"  # Notification: the tag of expire_time_ns, first in `published` where there is one
-_SMALL = [bytes((n,)) if n < 0x80 else bytes((n & 0x7F | 0x80, n >> 7)) for n in range(1024)]  # varints
 # Notification: the sequence's field, up to its lowest seven bits, where these are all and where there are more.
 _LAST = [bytes((0x08, n)) for n in range(128)]
 _LOW = [bytes((0x08, n | 0x80)) for n in range(128)]
 _TIME_BYTES = 9
-
-
-def varint(value: int) -> bytes:
-    """An unsigned base-128 varint."""
-    if value < 1024:
-        return _SMALL[value]
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def field(tag: int, value: bytes) -> bytes:
@@ -51,7 +39,7 @@ def number(tag: int, value: int) -> bytes:
 def stored(published: bytes, principal: str) -> bytes:
     """The payload of a record in the log: an encoded NotificationRecord."""
     size = len(published)
-    record = b"%b%b%b" % (_STORED, _SMALL[size] if size < 1024 else varint(size), published)
+    record = b"%b%b%b" % (_STORED, varint(size), published)
     return record + field(3, principal.encode()) if principal else record
 
 
@@ -88,7 +76,7 @@ def encode_records(records: Sequence[Record]) -> list[Encoded]:
             last_time = time_ns
             time_bytes = b"\x11" + time_ns.to_bytes(8, "little")
         length = 2 + len(high_bytes) + _TIME_BYTES + len(published)
-        size = _SMALL[length] if length < 1024 else varint(length)
+        size = varint(length)
         expires = int.from_bytes(published[1:9], "little") if published[:1] == _EXPIRES else 0
         data = join((b"*", size, low[sequence & 0x7F], high_bytes, time_bytes, published))
         encoded.append((sequence, topic, data, expires))
@@ -131,9 +119,9 @@ def publish_results(
             high = sequence >> 7
             high_bytes = varint(high) if high else b""
             low = _LOW if high else _LAST
-            head = b"\x12" + _SMALL[2 + len(high_bytes)]
+            head = b"\x12" + varint(2 + len(high_bytes))
         if duplicate:
-            parts += (b"\x12", _SMALL[4 + len(high_bytes)], low[sequence & 0x7F], high_bytes, b"\x10\x01")
+            parts += (b"\x12", varint(4 + len(high_bytes)), low[sequence & 0x7F], high_bytes, b"\x10\x01")
         else:
             parts += (head, low[sequence & 0x7F], high_bytes)
     return parts

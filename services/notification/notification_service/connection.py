@@ -22,6 +22,7 @@ from signpost.errors import (
     Violation,
 )
 from signpost.log.base import MAX_RECORD_BYTES
+from signpost.server.context import EOF
 
 from notification_service import metrics
 from notification_service.codec import field
@@ -39,7 +40,6 @@ from protos.notification.v1 import notification_pb2 as pb
 
 PROTOCOL_FEATURES = ("credit", "durable", "groups", "last_of_each", "presence")
 MAX_HEARTBEAT_MS = 3_600_000
-EOF: object = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 WIND_UP_S = 5.0
 """How long the answers that are due at the end of a stream may take."""
 

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 from signpost.errors import SignpostError, TooLarge
 from signpost.log.group import Delivered, Group
+from signpost.wire import varint
 
 from notification_service import metrics
-from notification_service.codec import delivery_frame, encode_records, field, footer, varint
+from notification_service.codec import delivery_frame, encode_records, field, footer
 from notification_service.groups import DEAD, Groups, MemberSettings, dead_entry
 from notification_service.hub import Hub
 from notification_service.lane import BATCH_BYTES

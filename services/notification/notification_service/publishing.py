@@ -7,8 +7,9 @@ from typing import Protocol
 from signpost.errors import InvalidArgument, SignpostError, TooLarge, Violation
 from signpost.log.base import MAX_RECORD_BYTES, Append, Appended
 from signpost.server.errors import parts_of
+from signpost.wire import varint
 
-from notification_service.codec import field, publish_results, stored, varint
+from notification_service.codec import field, publish_results, stored
 from notification_service.topics import check_topic
 from protos.notification.v1 import notification_pb2 as pb
 

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 from signpost.errors import SignpostError
 from signpost.log.base import Appended
+from signpost.server.context import EOF
 
 from notification_service import metrics
 from notification_service.outbox import Outbox
@@ -22,8 +23,6 @@ TOPIC = "_seed.connect"
 BROADCAST = "broadcast"
 ANSWER = pb.ServerResponse(notification="New Notification").SerializeToString()
 MAX_IN_FLIGHT = 64
-
-EOF: object = grpc.aio.EOF  # type: ignore[attr-defined] # the stubs lack it
 
 
 @lru_cache(8)

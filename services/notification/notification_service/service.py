@@ -1,7 +1,6 @@
 """The notification service as the bootstrap sees it: start, truth about readiness, drain, end."""
 
 import asyncio
-import gc
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -66,11 +65,6 @@ class NotificationService(Service):
             self._spawn(work)
         await sessions.caught_up()
         await presence.caught_up()
-        # What is loaded by now stays; and objects of streams die by reference counts, so collect cycles rarely:
-        # with the defaults it took a tenth of the time of a fan-out.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
 
     def handlers(self) -> "Iterable[grpc.GenericRpcHandler[Any, Any]]":
         assert self._registry is not None, "started first"  # noqa: S101 - the order that Service promises

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from signpost.errors import EpochChanged, InvalidArgument, LogRewound, PositionAhead, PositionCompacted
 from signpost.log.base import Bounds, Record
+from signpost.wire import varint
 
 VERSION = 1
 EPOCH_BYTES = 8
@@ -41,14 +42,7 @@ def check_of(record: Record | None) -> int:
 
 def encode(epoch: bytes, sequence: int, check: int) -> bytes:
     """The token of a sequence."""
-    token = bytearray((VERSION,))
-    token += epoch
-    while sequence > 0x7F:
-        token.append(sequence & 0x7F | 0x80)
-        sequence >>= 7
-    token.append(sequence)
-    token += check.to_bytes(4, "big")
-    return bytes(token)
+    return b"%c%b%b%b" % (VERSION, epoch, varint(sequence), check.to_bytes(4, "big"))
 
 
 def encode_record(epoch: bytes, record: Record) -> bytes:

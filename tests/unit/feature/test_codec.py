@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from feature_service import codec, continuation
 from feature_service.fences.changes import changes_of
-from feature_service.items import to_feature, to_feature_bytes, to_item, varint
+from feature_service.items import to_feature, to_feature_bytes, to_item
 from feature_service.records import Kind, UnknownRecord, decode, gone_payload, put_payload, subject_of
 from hypothesis import given
 from hypothesis import strategies as st
 from signpost.errors import EpochChanged, InvalidArgument
 from signpost.log import Record, positions
+from signpost.wire import varint
 
 from protos.feature.v1 import feature_pb2 as pb
 from protos.storage.v1.storage_pb2 import FeatureRecord

@@ -27,6 +27,7 @@ _FULL = frozenset({10023, 10047, 10077})
 _TOO_LARGE = 10054
 
 
+_new = tuple.__new__  # shorter than a NamedTuple's own constructor; twice for each record that is read
 _ACK = re.compile(rb'\{"stream":"([^"]+)",\s*"seq":(\d+)\}\Z').match
 
 
@@ -42,7 +43,7 @@ def delivery_of(reply: str) -> Delivery:
     """The metadata in a delivered message's reply subject (`$JS.ACK...`, with or without a domain)."""
     tokens = reply.split(".")
     at = 5 if len(tokens) == 9 else 7
-    return Delivery(int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2]))
+    return _new(Delivery, (int(tokens[at]), int(tokens[at + 1]), int(tokens[at + 2])))
 
 
 def tries_of(reply: str) -> int:
@@ -81,7 +82,7 @@ def record_of(sequence: int, subject: str, time_ns: int, data: bytes) -> Record:
         return Record(sequence, subject, "", time_ns, data)
     end = _HEAD_BYTES + (data[1] << 8 | data[2])
     message_id = data[_HEAD_BYTES:end].decode("utf-8", "replace") if end > _HEAD_BYTES else ""
-    return Record(sequence, subject, message_id, time_ns, data[end:], bool(data[0] & _TOMBSTONE))
+    return _new(Record, (sequence, subject, message_id, time_ns, data[end:], bool(data[0] & _TOMBSTONE)))
 
 
 def parse_time(text: str) -> int:
