@@ -15,57 +15,18 @@ from signpost.log import LogSettings, Retention, positions
 
 from protos.feature.v1 import feature_pb2 as pb
 from tests.unit.feature.inprocess import feature, features_of, parts
+from tests.unit.feature.rebuilt import Rebuilt, Watched, ids, kinds, places, watched
 
-E7 = 10_000_000
 HISTORY = LogSettings("features", Retention(max_records=8, keep_last=True))
 """So short that some resumes come too late."""
 
-ids = st.sampled_from("abcdef")
-places = st.sampled_from([(0, 0), (1, 1), (0, 1_799_999_999), (0, -1_800_000_000), (900_000_000, 5), (50, 60)])
-kinds = st.sampled_from(["bus", "tram", None])
 names = count()
 
 
-class Client:
-    """Holds a set, checks that every event makes sense for it."""
+class Client(Rebuilt):
+    """One that reads a watcher's frames."""
 
-    def __init__(self) -> None:
-        self.held: dict[str, pb.Feature] = {}
-        self.position = b""
-        self.live = False
-        self.frames: AsyncGenerator[bytes, None] | None = None
-
-    def take(self, frame: pb.WatchFeaturesResponse) -> None:
-        match frame.WhichOneof("frame"):
-            case "reset":
-                self.held, self.live = {}, False
-            case "caught_up":
-                assert frame.caught_up.count in (0, len(self.held))
-                self.live = True
-            case "events":
-                for kind, each in zip(frame.events.kinds, frame.events.features, strict=True):
-                    self._event(kind, each)
-                assert list(frame.events.sequences) == sorted(frame.events.sequences) or not self.live
-        if frame.position.token:
-            self.position = frame.position.token
-
-    def _event(self, kind: int, each: pb.Feature) -> None:
-        known = each.id in self.held
-        match kind:
-            case pb.EVENT_KIND_PRESENT:
-                assert not self.live
-            case pb.EVENT_KIND_ENTERED:
-                assert self.live
-                assert not known
-            case pb.EVENT_KIND_MOVED:
-                assert self.live
-                assert known
-            case pb.EVENT_KIND_LEFT:
-                assert known or not self.live
-        if kind == pb.EVENT_KIND_LEFT:
-            self.held.pop(each.id, None)
-        else:
-            self.held[each.id] = each
+    frames: AsyncGenerator[bytes, None] | None = None
 
 
 class Watching(RuleBasedStateMachine):
@@ -83,24 +44,9 @@ class Watching(RuleBasedStateMachine):
     def do(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
 
-    @initialize(area=st.sampled_from(["box", "circle", "everywhere"]), filtered=st.booleans())
-    def start(self, area: str, filtered: bool) -> None:
-        self.request = pb.WatchFeaturesRequest(progress_interval_ms=100)
-        self.listing = pb.ListFeaturesRequest()
-        match area:
-            case "box":  # over the date line
-                self.request.area.box.CopyFrom(pb.Box(south=-10, west=1_799_999_000, north=10, east=10))
-            case "circle":
-                self.request.area.circle.CopyFrom(pb.Circle(center=pb.Point(), radius_m=1))
-        if filtered:
-            condition = pb.Filter(property="kind", operator=pb.FILTER_OPERATOR_NOT_EQUAL)
-            condition.value.string_value = "bus"
-            self.request.filters.append(condition)
-        if area == "everywhere":
-            self.listing.area.circle.CopyFrom(pb.Circle(center=pb.Point(), radius_m=3e7))
-        else:
-            self.listing.area.CopyFrom(self.request.area)
-        self.listing.filters.extend(self.request.filters)
+    @initialize(what=watched)
+    def start(self, what: Watched) -> None:
+        self.request, self.listing = what.request(), what.listing()
         self.do(self._open())
 
     async def _open(self) -> None:
