@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 PREPARED = 2
 """Pages read ahead for a subscription that reads from the log."""
-READ_RECORDS = 2000
+READ_RECORDS = 4000
+"""A page ends by its bytes unless records are very small: each page costs a way to a reader's thread and back."""
 EXACT_WINDOW_BYTES = 2 * 1024 * 1024
 """Below this window batches are cut to the record, which only the log's reader can do."""
 
