@@ -40,6 +40,8 @@ from protos.notification.v1 import notification_pb2 as pb
 
 PROTOCOL_FEATURES = ("credit", "durable", "groups", "last_of_each", "presence")
 MAX_HEARTBEAT_MS = 3_600_000
+_check_filter = check_filter.__wrapped__
+"""Without its cache, which would hold the filter of every idle stream: a stream asks once for each of its own."""
 WIND_UP_S = 5.0
 """How long the answers that are due at the end of a stream may take."""
 
@@ -214,7 +216,7 @@ class Connection:
             raise ResourceExhausted(
                 f"a stream holds at most {settings.max_subscriptions} subscriptions", reason="TOO_MANY_SUBSCRIPTIONS"
             )
-        pattern = check_filter(frame.filter)
+        pattern = _check_filter(frame.filter)
         window = check_window(frame.window_bytes) if frame.HasField("window_bytes") else None
         if frame.group:
             await self._join(frame, pattern, window)
