@@ -45,8 +45,11 @@ def unit_vectors(latitudes: npt.NDArray[np.integer], longitudes: npt.NDArray[np.
 
 def unit_vector(latitude: int, longitude: int) -> Vector:
     """The same for one point, with the same bits."""
-    x, y, z = unit_vectors(np.array([latitude]), np.array([longitude]))[0].tolist()
-    return x, y, z
+    angles = np.array((latitude, LONGITUDE_MAX if longitude == -LONGITUDE_MAX else longitude)) * _RADIANS
+    (ring, x), (z, y) = np.cos(angles).tolist(), np.sin(angles).tolist()
+    if abs(latitude) == LATITUDE_MAX:
+        ring = 0.0
+    return ring * x, ring * y, z
 
 
 def squared_chords(vectors: Floats, origin: Vector) -> Floats:

@@ -33,7 +33,7 @@ Items = list[bytes]
 _FEATURES, _DISTANCES, _SEQUENCES, _TIMES, _CONTINUATION = b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a"
 _MASKED_BATCH = 500
 """Re-encoding so many takes a few milliseconds, in which the event loop does nothing else."""
-_FEW = 64
+_FEW = 256
 """Below this protobuf is quicker than numpy."""
 
 

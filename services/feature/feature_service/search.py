@@ -130,8 +130,9 @@ def _nearest(s: Snapshot, q: Question, origin: Vector, limit: int) -> Found:
                 # Beyond the last one shown there may be more, perhaps at the same distance.
                 horizon = min(horizon, chords[-1])
             parts.append(slots[places])
-        found = _visible(s, q, np.concatenate(parts) if len(parts) > 1 else parts[0])
-        slots, squared = _within(s, q, origin, found, horizon)
+        alone = len(parts) == 1  # then there is nothing that lies beyond the horizon
+        found = _visible(s, q, parts[0] if alone else np.concatenate(parts))
+        slots, squared = _within(s, q, origin, found, math.inf if alone else horizon)
         distances = metres(np.sqrt(squared))
         certain = distances < metres_of(horizon * _SLACK) - 1e-6 if horizon < math.inf else None
         if certain is None or np.count_nonzero(certain) >= limit:
@@ -222,6 +223,8 @@ def _is_after(s: Snapshot, distance_m: float, feature_id: str, slots: Slots, dis
 
 
 def _by_distance(s: Snapshot, slots: Slots, distances: Floats, limit: int | None) -> Found:
+    if (distances[1:] > distances[:-1]).all():  # as a tree tells them
+        return Found(slots[:limit], distances[:limit])
     order = np.argsort(distances)
     distances, slots = distances[order], slots[order]
     same = distances[1:] == distances[:-1]
