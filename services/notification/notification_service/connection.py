@@ -76,7 +76,7 @@ class Connection:
         self._failure: SignpostError | None = None
         self._cursors: dict[str, Cursor] | None = None
         self._publisher: Publisher | None = None
-        self.outbox = Outbox(context.write, self.end)
+        self.outbox = Outbox(context, self)
         self.subscriptions: dict[str, Subscription | Member] = {}
         self.principal = principal
         self.client_id = ""

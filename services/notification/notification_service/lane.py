@@ -50,9 +50,10 @@ class Lane:
         self.pattern = pattern
         self.tail = Segment(through, through, position, b"", 0)
         self.members: dict[Subscription, None] = {}
-        self._pending: list[bytes] = []
+        # None while there is nothing: most lanes are quiet, and have one member each.
+        self._pending: list[bytes] | None = None
         self._pending_bytes = 0
-        self._frames: dict[tuple[int, bytes], Frame] = {}
+        self._frames: dict[tuple[int, bytes], Frame] | None = None
 
     @property
     def pending(self) -> bool:
@@ -61,21 +62,24 @@ class Lane:
 
     def add(self, data: bytes) -> bool:
         """A record that matches; True where the pending ones should become a segment now."""
+        if self._pending is None:
+            self._pending = []
         self._pending.append(data)
         self._pending_bytes += len(data)
         return self._pending_bytes >= BATCH_BYTES
 
     def cut(self, through: int, position: bytes) -> None:
         """Close what is pending into a segment that ends at `through`; an empty one is a mere mark."""
-        tail = self.tail
-        data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+        tail, pending = self.tail, self._pending or ()
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
         self.tail = tail.next = Segment(tail.through, through, position, data, tail.total + len(data))
-        self._pending, self._pending_bytes = [], 0
-        self._frames.clear()
+        self._pending, self._pending_bytes, self._frames = None, 0, None
 
     def frame(self, first: Segment, tag: bytes, name: bytes) -> Frame:
         """The delivery that begins with a segment, shared by all who wait for the same under the same name."""
         key = (first.through, name + tag)
+        if self._frames is None:
+            self._frames = {}
         made = self._frames.get(key)
         if made is None:
             made = self._frames[key] = self._join(first, tag, name)

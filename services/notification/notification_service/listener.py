@@ -22,7 +22,7 @@ class Listener:
     def __init__(self, registry: Registry, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         self._registry = registry
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox = Outbox(context.write, self.end)
+        self._outbox = Outbox(context, self)
 
     async def run(self, request: pb.SubscribeRequest) -> None:
         """Serve it; never returns by itself. Raises what ends it."""

@@ -27,16 +27,28 @@ class Source(Protocol):
         """The next frame, if there is one now."""
 
 
+class Out(Protocol):
+    """Where frames go."""
+
+    def write(self, frame: bytes, /) -> Awaitable[None]:
+        """Send one message."""
+
+
+class Stream(Protocol):
+    """Whose frames they are."""
+
+    def end(self, error: SignpostError) -> None:
+        """End it."""
+
+
 class Outbox:
-    """Frames of one stream. `write` sends one message; `fail` is told of an error that ends the stream."""
+    """Frames of one stream; an error of one of its sources ends it."""
 
-    __slots__ = ("_answers", "_due", "_fail", "_idle", "_ready", "_write", "_writer", "closed", "last_sent")
+    __slots__ = ("_answers", "_due", "_idle", "_out", "_ready", "_stream", "_writer", "closed", "last_sent")
 
-    def __init__(
-        self, write: Callable[[bytes], Awaitable[None]], fail: Callable[[SignpostError], None] | None = None
-    ) -> None:
-        self._write = write
-        self._fail = fail
+    def __init__(self, out: Out, stream: Stream) -> None:
+        self._out = out
+        self._stream = stream
         self._answers: deque[bytes] | None = None
         self._due: deque[tuple[asyncio.Future[Any], Answer]] | None = None
         self._ready: deque[Source] | None = None
@@ -72,8 +84,7 @@ class Outbox:
 
     def failed(self, subscription: Source, error: SignpostError) -> None:
         """A subscription cannot go on, and the stream with it."""
-        if self._fail is not None:
-            self._fail(error)
+        self._stream.end(error)
 
     @property
     def idle(self) -> bool:
@@ -114,7 +125,7 @@ class Outbox:
     async def _run(self) -> None:
         try:
             while (frame := self._next()) is not None:
-                await self._write(frame)
+                await self._out.write(frame)
                 self.last_sent = time.monotonic()
                 if self._idle is not None:
                     self._signal()

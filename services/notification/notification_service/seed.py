@@ -48,7 +48,7 @@ class SeedConnection:
         self._context = context
         self._task = asyncio.current_task()
         self._failure: SignpostError | None = None
-        self._outbox = Outbox(self._push, self.end)
+        self._outbox = Outbox(self, self)
 
     async def run(self) -> None:
         """Serve it to its end."""
@@ -93,7 +93,8 @@ class SeedConnection:
             self.end(outcome)
         return ANSWER
 
-    async def _push(self, frame: bytes) -> None:
+    async def write(self, frame: bytes) -> None:
+        """Send an answer, or what a delivery holds, one message each."""
         if frame is ANSWER:
             await self._context.write(frame)
             return

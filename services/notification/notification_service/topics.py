@@ -7,7 +7,7 @@ place matches them.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from signpost.errors import InvalidArgument, PermissionDenied, Violation
 from signpost.log.subjects import is_filter, is_subject
@@ -68,15 +68,25 @@ def _refused(field: str, value: str, rule: str) -> InvalidArgument:
     return InvalidArgument(f"{shown!r} is no {field}", violations=[Violation(field, description)])
 
 
+_NONE: dict[str, Any] = {}
+"""The children of a leaf, which most nodes are; nothing is ever put into it."""
+
+
 class _Node(Generic[T]):
     """A token's place: what ends here, what ends in `>` here, and where it goes on."""
 
     __slots__ = ("children", "rest", "value")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node[T]] = {}
+        self.children: dict[str, _Node[T]] = _NONE
         self.value: T | None = None
         self.rest: T | None = None
+
+    def child(self, token: str) -> "_Node[T]":
+        """Where it goes on with a token, made where it is missing."""
+        if self.children is _NONE:
+            self.children = {}
+        return self.children.setdefault(token, _Node())
 
 
 class FilterTrie(Generic[T]):
@@ -99,11 +109,11 @@ class FilterTrie(Generic[T]):
         node = self._root
         *tokens, last = pattern.split(".")
         for token in tokens:
-            node = node.children.setdefault(token, _Node())
+            node = node.child(token)
         if last == ">":
             node.rest = value
         else:
-            node.children.setdefault(last, _Node()).value = value
+            node.child(last).value = value
         self._size += 1
         self._forget(pattern)
 

@@ -102,7 +102,11 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # the class takes
                 else:
                     message = decode(request)
                     metrics.received += 1
-                await _respond(behaviour(message, counting), counting)
+                result = behaviour(message, counting)
+                if inspect.isasyncgen(result):
+                    await _respond(result, counting)
+                else:
+                    await result  # directly: each call on the stack costs every idle stream
             except BaseException as error:
                 await call.fail(error)
             call.succeed()
@@ -211,17 +215,14 @@ class _Call:
         _LOG.info("call", extra={"fields": fields})
 
 
-async def _respond(result: Any, context: CountingContext) -> None:
-    """Drive a streaming handler to its end: what a generator yields is written, then it is closed."""
-    if not inspect.isasyncgen(result):
-        await result
-        return
+async def _respond(generator: Any, context: CountingContext) -> None:
+    """Drive a generator to its end: what it yields is written, then it is closed."""
     write = context.write
     try:
-        async for message in result:
+        async for message in generator:
             await write(message)
     finally:
-        await result.aclose()
+        await generator.aclose()
 
 
 def _find(handlers: "Sequence[grpc.GenericRpcHandler[Any, Any]]", method: Method) -> Any:

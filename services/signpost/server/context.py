@@ -49,16 +49,16 @@ class CountingContext:
 class CountingRequests:
     """The requests of a call, up to the client's half-close."""
 
-    __slots__ = ("_read",)
+    __slots__ = ("_context",)
 
     def __init__(self, context: CountingContext) -> None:
-        self._read = context.read
+        self._context = context
 
     def __aiter__(self) -> "CountingRequests":
         return self
 
     async def __anext__(self) -> Any:
-        message = await self._read()
+        message = await self._context.read()
         if message is EOF:
             raise StopAsyncIteration
         return message
