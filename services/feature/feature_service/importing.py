@@ -26,6 +26,7 @@ from protos.feature.v1.feature_pb2 import ImportFeaturesRequest, ImportFeaturesR
 
 IN_FLIGHT = 8
 MAX_ITEMS = 10_000
+_new = tuple.__new__  # a NamedTuple's own constructor takes three times as long, once for each item
 _SLICE = 250
 """Items parsed before others get their turn: about 3 ms."""
 
@@ -88,11 +89,12 @@ class Importer:
         features = request.features
         for begin in range(0, len(features), _SLICE):
             index = self._projection.index(collection)
+            problems = Problems()
             for n, feature in enumerate(features[begin : begin + _SLICE], begin):
-                problems = Problems()
                 encoded = encoded_feature(problems, "", feature)
                 if problems.violations:
                     answer.errors.extend(_error(n, violation) for violation in problems.violations)
+                    problems = Problems()
                     continue
                 feature_id = feature.id
                 key = (collection, feature_id)
@@ -104,7 +106,9 @@ class Importer:
                 on_their_way[key] = on_their_way.get(key, 0) + 1
                 keys.append(key)
                 indexes.append(n)
-                appends.append(Append(prefix + encode_token(feature_id), put_payload(item)))
+                appends.append(
+                    _new(Append, (prefix + encode_token(feature_id), put_payload(item), "", "", None, False))
+                )
             await asyncio.sleep(0)
         stored = asyncio.create_task(self._log.append_many(appends))
         settling = asyncio.create_task(self._settle(stored, keys))

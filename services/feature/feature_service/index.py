@@ -139,7 +139,8 @@ class Index:
 
     def due(self, *, quiet: bool = False) -> "Rebuild | None":
         """A rebuild to run now, if one is due and none is on its way; `quiet`: there is time for more of them."""
-        tail, share = (_QUIET_TAIL, _QUIET_SHARE) if quiet else (TAIL, 2)
+        middle = self._middle.size if self._middle else 0
+        tail, share = (_QUIET_TAIL, _QUIET_SHARE) if quiet else (max(TAIL, middle // 16), 2)
         base = self._base.size if self._base else 0
         outside = self._count - base
         everything = outside > max(tail if quiet else MIDDLE, base // share)

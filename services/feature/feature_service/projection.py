@@ -256,7 +256,8 @@ class Projection:
         if index is None:
             index = self._indexes[collection] = Index()
         moving = [(record, change) for record, change in batch if change.kind is not Kind.DWELLED]
-        changes = [Change(c.id, c.item, c.latitude, c.longitude, r.sequence, r.time_ns) for r, c in moving]
+        new = tuple.__new__  # a NamedTuple's own constructor takes three times as long
+        changes = [new(Change, (c.id, c.item, c.latitude, c.longitude, r.sequence, r.time_ns)) for r, c in moving]
         slots = index.apply(changes, through)
         FEATURES.labels(collection).set(len(index))
         if self._expiries is not None:

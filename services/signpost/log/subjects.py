@@ -10,12 +10,13 @@ from collections.abc import Callable
 from urllib.parse import quote, unquote
 
 MAX_SUBJECT_BYTES = 1024
+_PLAIN = re.compile(r"[A-Za-z0-9_~-]+\Z").match
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_~-]|%[0-9A-F]{2})+\Z")
 
 
 def encode_token(text: str) -> str:
     """Any non-empty text as one token; `decode_token` gives it back."""
-    return quote(text, safe="-_~").replace(".", "%2E")
+    return text if _PLAIN(text) else quote(text, safe="-_~").replace(".", "%2E")
 
 
 def decode_token(token: str) -> str:
