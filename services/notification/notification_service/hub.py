@@ -24,6 +24,10 @@ from notification_service.topics import FilterTrie
 
 WOKEN_A_TURN = 50
 """Subscribers woken in one turn of the event loop: each costs a gRPC message, and publishes wait for the turn's end."""
+BULK_BYTES = 16 * 1024
+BULK_PAUSES = 4
+"""The longest pause grows by itself for each so many bytes that a round brought everybody, so many times at most:
+who gets much at once waits a little longer for more of it, and a message carries it for the price of one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class HubSettings:
     `tail_bytes`: newest records in memory; more serves longer absences without reading the log.
     `buffer_bytes`: what a subscriber may be behind before it reads for itself. `pause_factor`: pause
     after a round, as a multiple of the time that the round took; more favours publishers, less the
-    latency under load. `max_pause_s` bounds it. `reads`: pages read from the log at a time.
+    latency under load. `max_pause_s` bounds it, up to five times that where a round brought much.
+    `reads`: pages read from the log at a time.
     """
 
     tail_bytes: int = 64 * 1024 * 1024
@@ -66,7 +71,7 @@ class Hub:
         self._dirty: dict[Lane, None] = {}
         self._early: dict[Subscription, None] = {}
         self._waking: deque[Subscription] = deque()
-        self._round_size = 0
+        self._round_size = self._round_bytes = 0
         self._round_began = self._next_round = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -173,9 +178,11 @@ class Hub:
     def _round(self) -> None:
         self._timer = None
         dirty, self._dirty = self._dirty, {}
+        self._round_bytes = 0
         for lane in dirty:
             if lane.pending:
                 lane.cut(self.through, self.position)
+            self._round_bytes = max(self._round_bytes, len(lane.tail.data))
             self._waking.extend(lane.members)
         if not self._waking:
             return
@@ -197,7 +204,8 @@ class Hub:
         now = loop.time()
         # A lone subscriber's next record is not held back at all.
         cost_s = now - self._round_began if self._round_size > 1 else 0.0
-        self._next_round = now + min(cost_s * settings.pause_factor, settings.max_pause_s)
+        longest_s = settings.max_pause_s * (1 + min(self._round_bytes / BULK_BYTES, BULK_PAUSES))
+        self._next_round = now + min(cost_s * settings.pause_factor, longest_s)
         self._round_size = 0
         if self._dirty:
             self._schedule()
