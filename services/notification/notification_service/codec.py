@@ -67,7 +67,11 @@ def encode_records(records: Sequence[Record]) -> list[Encoded]:
     high, high_bytes, low = -1, b"", _LAST
     last_time, time_bytes = -1, b""
     for sequence, topic, _, time_ns, payload, _ in records:
-        published = published_of(payload)
+        # The usual layout, read here: a call for each record is a tenth of the time.
+        if payload.startswith(_STORED) and payload[3] < 0x80:
+            published = payload[4 : 4 + payload[3]]
+        else:
+            published = published_of(payload)
         if sequence >> 7 != high:
             high = sequence >> 7
             high_bytes = varint(high) if high else b""
