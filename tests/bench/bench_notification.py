@@ -26,6 +26,8 @@ from tests.bench.notification_load import (
 )
 
 LISTENERS = 100
+IN_FLIGHT = 60
+"""Frames of a hundred that wait for their answer: nats-server's publisher waits for none."""
 LIMIT_S = 5.0
 """A run of acknowledged publishes sends no more after this: it ends on the busiest machine too."""
 
@@ -76,7 +78,7 @@ async def _deliver(count: int, messages: int, read: Any) -> tuple[float, float]:
         publisher = await Publisher(made[0]).hello()
         frames = publisher.frames("bench.t", messages, 100)
         watch = Stopwatch()
-        _, *read_totals = await all_of(publisher.send(frames, 20), *map(read, calls))
+        _, *read_totals = await all_of(publisher.send(frames, IN_FLIGHT), *map(read, calls))
         seconds = watch.elapsed_s
         for call in (*calls, publisher):
             call.cancel()

@@ -2,7 +2,8 @@
 
 On both engines: from the log (a service that has just started has nothing in memory), and from the tail in
 memory. The floor of the replay on JetStream is nats-py's callback for the same records, and of the resumes
-there the same on SQLite: from the tail no engine is asked.
+there the same on SQLite: from the tail no engine is asked. Of the replay from SQLite it is a plain cursor in
+this process, which does no more than fetch the rows.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protos.notification.v1 import notification_pb2 as pb
+from tests.bench.bench_log import plain_cursor
 from tests.bench.harness import Row, Stopwatch
 from tests.bench.notification_load import METHOD, Publisher, channels, count_to_end, service
 from tests.bench.plain_nats import callbacks
@@ -36,6 +38,8 @@ class Run(NamedTuple):
     from_log: float
     from_tail: float
     resumes: float
+    cursor: float
+    """A plain cursor over the same file; 0 on JetStream."""
 
 
 async def rows(repeats: int) -> AsyncIterator[Row]:
@@ -53,7 +57,7 @@ async def rows(repeats: int) -> AsyncIterator[Row]:
                 jetstream.append(await _run(url))
                 plain.append(await callbacks(url, f"{ON_JETSTREAM}bench.>", RECORDS))
     embedded = _medians(sqlite)
-    yield Row("replay of one reader from SQLite", embedded.from_log, "records/s")
+    yield Row("replay of one reader from SQLite", embedded.from_log, "records/s", embedded.cursor)
     yield Row("replay of one reader from the tail in memory", embedded.from_tail, "records/s")
     yield Row(f"{CLIENTS} clients that resume {AWAY} records each", embedded.resumes, "records/s")
     if has_nats:
@@ -91,7 +95,9 @@ async def _run(log: str | None) -> Run:
         process.kill()
         await process.start()
         from_log = await _replay(process.target, EARLIEST, RECORDS)
-    return Run(from_log, from_tail, resumes)
+        file = next((process.directory / "data").glob("*.db"), None)
+        cursor = await asyncio.to_thread(plain_cursor, file, "records_1") if file is not None else 0.0
+    return Run(from_log, from_tail, resumes, cursor)
 
 
 async def _replay(target: str, start: pb.Start, records: int) -> float:
