@@ -1,5 +1,7 @@
 """Reading: pages, filters, subjects, times."""
 
+import asyncio
+
 import pytest
 from signpost.errors import PositionAhead
 from signpost.log import Append, Log, LogSettings, Record, SubjectInfo, matcher
@@ -142,3 +144,16 @@ async def test_before_time(engine: Engine) -> None:
             assert await log.before_time(record.time_ns + 1) == record.sequence
         assert await log.before_time(0) == 0
         assert await log.before_time(records[-1].time_ns + 10**12) == 5
+
+
+async def test_bounds_are_told_while_others_append(log: Log) -> None:
+    async with asyncio.TaskGroup() as appending:
+        for part in range(4):
+            appending.create_task(log.append_many([Append(f"a.{part}", b"x" * 100) for _ in range(2000)]))
+        last = 0
+        while last < 8000:
+            bounds = await log.bounds()
+            assert bounds.first == 1
+            assert bounds.last >= last
+            last = bounds.last
+            await asyncio.sleep(0)

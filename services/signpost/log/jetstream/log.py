@@ -295,6 +295,7 @@ class JetStreamLog(Log):
 
     async def _state(self, link: Link) -> StreamState:
         """The stream's state; raises EpochChanged where it is another stream than the one that was followed."""
+        seen = self._tail.head  # more may be seen while the answer is on its way
         state = await streams.state(link, self._names.stream)
         if state is None:
             self._follower.doubt()
@@ -302,7 +303,7 @@ class JetStreamLog(Log):
         if state.created != self._created:
             self._follower.doubt()
             raise self._renew(state)
-        if state.last < self._tail.head:
+        if state.last < seen:
             # Rewound, or a cluster's new leader that is not there yet: the follower finds out which.
             self._follower.doubt()
             raise LogUnavailable(f"stream {self._names.stream} ends before what was read", retry_after_s=1.0)
