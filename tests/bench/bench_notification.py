@@ -99,11 +99,10 @@ async def _latency(repeats: int) -> AsyncIterator[Row]:
     yield Row(f"{name}: p99", statistics.median(p99), "ms", statistics.median(floor))
 
 
-async def latencies(seconds: float = 3.0, rate: int = 1_000, *, stopped: int = 0) -> list[float]:
-    """Milliseconds from publish to delivery at every subscriber; `stopped` more of them read nothing."""
+async def latencies(seconds: float = 3.0, rate: int = 1_000) -> list[float]:
+    """Milliseconds from publish to delivery at every subscriber."""
     async with service() as process, channels(process.target, LISTENERS) as made:
         calls = await subscribers(made, LISTENERS, "bench.t")
-        idle = await subscribers(made, stopped, "bench.t")
         waits: list[float] = []
 
         async def read(call: Any) -> None:
@@ -119,7 +118,7 @@ async def latencies(seconds: float = 3.0, rate: int = 1_000, *, stopped: int = 0
         publisher = await Publisher(made[-1]).hello()
         await publisher.at_rate("bench.t", rate, seconds)
         await asyncio.gather(*reading)
-        for call in (*calls, *idle, publisher):
+        for call in (*calls, publisher):
             call.cancel()
         return waits
 

@@ -38,8 +38,7 @@ def number(tag: int, value: int) -> bytes:
 
 def stored(published: bytes, principal: str) -> bytes:
     """The payload of a record in the log: an encoded NotificationRecord."""
-    size = len(published)
-    record = b"%b%b%b" % (_STORED, varint(size), published)
+    record = b"%b%b%b" % (_STORED, varint(len(published)), published)
     return record + field(3, principal.encode()) if principal else record
 
 
@@ -79,8 +78,7 @@ def encode_records(records: Sequence[Record]) -> list[Encoded]:
         if time_ns != last_time:
             last_time = time_ns
             time_bytes = b"\x11" + time_ns.to_bytes(8, "little")
-        length = 2 + len(high_bytes) + _TIME_BYTES + len(published)
-        size = varint(length)
+        size = varint(2 + len(high_bytes) + _TIME_BYTES + len(published))
         expires = int.from_bytes(published[1:9], "little") if published[:1] == _EXPIRES else 0
         data = join((b"*", size, low[sequence & 0x7F], high_bytes, time_bytes, published))
         encoded.append((sequence, topic, data, expires))
