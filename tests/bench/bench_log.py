@@ -37,16 +37,6 @@ def entries(total: int, *, with_ids: bool = True) -> list[Append]:
     return [Append(f"topic.{i % 100}", PAYLOAD, f"id-{start + i}" if with_ids else "") for i in range(total)]
 
 
-def plain_cursor(path: Path, table: str) -> float:
-    """Rows a second of the engine's own file through a plain cursor."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        watch = Stopwatch()
-        rows = connection.execute(
-            f"SELECT sequence, subject, message_id, time_ns, payload, tombstone FROM {table}"  # noqa: S608
-        ).fetchall()
-        return watch.rate(len(rows))
-
-
 async def one_each(log: Log, total: int, in_flight: int, with_ids: bool) -> float:
     """So many tasks, each awaiting its own appends one after the other."""
     work = iter(entries(total, with_ids=with_ids))
@@ -113,9 +103,9 @@ class PlainSQLite:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def append(self, total: int, group: int) -> float:
-        """Rows a second, so many a commit."""
-        connection = self._open(self._directory / f"floor-{next(_fresh)}.db")
+    def append(self, total: int, group: int, path: Path | None = None) -> float:
+        """Rows a second, so many a commit, into a file of their own."""
+        connection = self._open(path or self._directory / f"floor-{next(_fresh)}.db")
         now = time.time_ns()
         rows = [(entry.subject, entry.message_id, now, entry.payload) for entry in entries(total)]
         watch = Stopwatch()
@@ -128,6 +118,16 @@ class PlainSQLite:
         rate = watch.rate(total)
         connection.close()
         return rate
+
+    def read(self, total: int) -> float:
+        """Rows a second that a plain cursor fetches, one row a record."""
+        path = self._directory / "floor-read.db"
+        if not path.exists():
+            self.append(total, 1_000, path)
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            watch = Stopwatch()
+            rows = connection.execute("SELECT sequence, subject, message_id, time_ns, payload FROM records").fetchall()
+            return watch.rate(len(rows))
 
     def _open(self, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -216,7 +216,7 @@ async def sqlite_rows(repeats: int, directory: Path) -> AsyncIterator[Row]:
             return await asyncio.to_thread(plain.append, total, group)
 
         async def floor_read() -> float:
-            return await asyncio.to_thread(plain_cursor, path, "records_2")
+            return await asyncio.to_thread(plain.read, READ)
 
         async for row in _appends("sqlite", store["appends"], repeats, list(IN_FLIGHT), floor_append):
             yield row

@@ -3,7 +3,7 @@
 On both engines: from the log (a service that has just started has nothing in memory), and from the tail in
 memory. The floor of the replay on JetStream is nats-py's callback for the same records, and of the resumes
 there the same on SQLite: from the tail no engine is asked. Of the replay from SQLite it is a plain cursor in
-this process, which does no more than fetch the rows.
+this process, which does no more than fetch as many rows.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protos.notification.v1 import notification_pb2 as pb
-from tests.bench.bench_log import plain_cursor
+from tests.bench.bench_log import PlainSQLite
 from tests.bench.harness import Row, Stopwatch
 from tests.bench.notification_load import METHOD, Publisher, channels, count_to_end, service
 from tests.bench.plain_nats import callbacks
@@ -39,7 +39,7 @@ class Run(NamedTuple):
     from_tail: float
     resumes: float
     cursor: float
-    """A plain cursor over the same file; 0 on JetStream."""
+    """A plain cursor over as many rows; 0 on JetStream."""
 
 
 async def rows(repeats: int) -> AsyncIterator[Row]:
@@ -95,8 +95,7 @@ async def _run(log: str | None) -> Run:
         process.kill()
         await process.start()
         from_log = await _replay(process.target, EARLIEST, RECORDS)
-        file = next((process.directory / "data").glob("*.db"), None)
-        cursor = await asyncio.to_thread(plain_cursor, file, "records_1") if file is not None else 0.0
+        cursor = 0.0 if log else await asyncio.to_thread(PlainSQLite(process.directory).read, RECORDS)
     return Run(from_log, from_tail, resumes, cursor)
 
 

@@ -133,3 +133,21 @@ class ReplicaRecord(_message.Message):
     format: int
     renewals: int
     def __init__(self, format: _Optional[int] = ..., renewals: _Optional[int] = ...) -> None: ...
+
+class RecordBatch(_message.Message):
+    __slots__ = ("sequences", "subjects", "message_ids", "times_ns", "payloads", "tombstones", "previous")
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    SUBJECTS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_IDS_FIELD_NUMBER: _ClassVar[int]
+    TIMES_NS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    TOMBSTONES_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    sequences: _containers.RepeatedScalarFieldContainer[int]
+    subjects: _containers.RepeatedScalarFieldContainer[str]
+    message_ids: _containers.RepeatedScalarFieldContainer[str]
+    times_ns: _containers.RepeatedScalarFieldContainer[int]
+    payloads: _containers.RepeatedScalarFieldContainer[bytes]
+    tombstones: _containers.RepeatedScalarFieldContainer[bool]
+    previous: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sequences: _Optional[_Iterable[int]] = ..., subjects: _Optional[_Iterable[str]] = ..., message_ids: _Optional[_Iterable[str]] = ..., times_ns: _Optional[_Iterable[int]] = ..., payloads: _Optional[_Iterable[bytes]] = ..., tombstones: _Optional[_Iterable[bool]] = ..., previous: _Optional[_Iterable[int]] = ...) -> None: ...

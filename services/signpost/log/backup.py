@@ -27,11 +27,13 @@ from urllib.parse import urlsplit
 from signpost.errors import LogRefused
 from signpost.log.base import Log, LogSettings, Record, Store
 from signpost.log.opening import NATS_SCHEMES, sqlite_path
-from signpost.log.sqlite import schema
+from signpost.log.sqlite import batches, schema
 from signpost.log.sqlite.journal import Journal
+from signpost.log.sqlite.reading import take
 
 _PAGE = 1000
-_TABLES = ("records", "subjects", "dedupe")
+_TABLES = ("batches", "subjects", "dedupe")
+_PAGE_BYTES = 8 * 1024 * 1024
 
 
 async def backup(url: str, path: str | Path, *, settings: Any = None) -> int:
@@ -55,11 +57,10 @@ async def restore(url: str, path: str | Path, *, settings: Any = None) -> int:
     Raises LogRefused, naming the file, where it is no backup or the log behind the URL cannot be written.
     """
     path = Path(path)
-    await asyncio.to_thread(_check, path)
     if urlsplit(url).scheme in NATS_SCHEMES:
         from signpost.log import backup_jetstream  # noqa: PLC0415 - needs an extra
 
-        with contextlib.closing(schema.connect(path, read_only=True)) as source:
+        with schema.readable(path) as file, contextlib.closing(schema.connect(file, read_only=True)) as source:
             return await backup_jetstream.restore(url, source, settings)
     return await asyncio.to_thread(_restore_sqlite, Path(sqlite_path(url)), path)
 
@@ -67,24 +68,17 @@ async def restore(url: str, path: str | Path, *, settings: Any = None) -> int:
 def records_of(source: sqlite3.Connection, log_id: int, after: int) -> list[Record]:
     """The next records of a backup after a sequence, for engines that publish them again."""
     rows = source.execute(
-        "SELECT sequence, subject, message_id, time_ns, payload, tombstone"  # noqa: S608 - our own table
-        f" FROM records_{log_id} WHERE sequence > ? ORDER BY sequence LIMIT {_PAGE}",
+        f"SELECT last, records, batch FROM {batches.table(log_id)} WHERE last > ? ORDER BY last",  # noqa: S608 - ours
         (after,),
     )
-    return [
-        Record(sequence, subject, message_id, time_ns, payload, tombstone == 1)
-        for sequence, subject, message_id, time_ns, payload, tombstone in rows
-    ]
+    return take(rows, after, None, _PAGE, _PAGE_BYTES)[0]
 
 
 def _backup_sqlite(live: Path, path: Path) -> int:
-    if not live.exists():
-        raise LogRefused(f"{live} does not exist")
-    _check(live)
-    with _whole(path) as aside:
+    with schema.readable(live) as file, _whole(path) as aside:
         with (
             _refusing(live),
-            contextlib.closing(schema.connect(live, read_only=True)) as source,
+            contextlib.closing(schema.connect(file, read_only=True)) as source,
             contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as copy,
         ):
             # In one step: in many, each commit of the service would start it anew.
@@ -94,25 +88,30 @@ def _backup_sqlite(live: Path, path: Path) -> int:
 
 
 def _restore_sqlite(live: Path, path: Path) -> int:
-    schema.prepare(live)
-    with _refusing(live), contextlib.closing(schema.connect(live)) as connection:
-        connection.execute("ATTACH ? AS source", (str(path.absolute()),))
-        with schema.transaction(connection):
-            ours = dict(connection.execute("SELECT name, id FROM main.logs").fetchall())
-            for name, theirs in connection.execute("SELECT name, id FROM source.logs").fetchall():
-                log_id = ours.get(name) or schema.new_log(connection, name)
-                for table in _TABLES:
-                    connection.execute(f"DELETE FROM main.{table}_{log_id}")  # noqa: S608 - our own tables
-                    connection.execute(
-                        f"INSERT INTO main.{table}_{log_id} SELECT * FROM source.{table}_{theirs}"  # noqa: S608
-                    )
-                connection.execute(
-                    "UPDATE main.logs SET (epoch, last, horizon, examined, flushed, records, bytes, subjects, time_ns)"
-                    " = (SELECT ?, last, horizon, examined, flushed, records, bytes, subjects, time_ns"
-                    " FROM source.logs WHERE id = ?) WHERE id = ?",
-                    (os.urandom(8), theirs, log_id),
-                )
-    return _count(path)
+    with schema.readable(path) as file:
+        schema.prepare(live)
+        with _refusing(live), contextlib.closing(schema.connect(live)) as connection:
+            connection.execute("ATTACH ? AS source", (str(file.absolute()),))
+            with schema.transaction(connection):
+                _take_over(connection)
+        return _count(file)
+
+
+def _take_over(connection: sqlite3.Connection) -> None:
+    ours = dict(connection.execute("SELECT name, id FROM main.logs").fetchall())
+    for name, theirs in connection.execute("SELECT name, id FROM source.logs").fetchall():
+        log_id = ours.get(name) or schema.new_log(connection, name)
+        for table in _TABLES:
+            connection.execute(f"DELETE FROM main.{table}_{log_id}")  # noqa: S608 - our own tables
+            connection.execute(
+                f"INSERT INTO main.{table}_{log_id} SELECT * FROM source.{table}_{theirs}"  # noqa: S608
+            )
+        connection.execute(
+            "UPDATE main.logs SET (epoch, last, horizon, examined, flushed, records, bytes, subjects, time_ns)"
+            " = (SELECT ?, last, horizon, examined, flushed, records, bytes, subjects, time_ns"
+            " FROM source.logs WHERE id = ?) WHERE id = ?",
+            (os.urandom(8), theirs, log_id),
+        )
 
 
 async def _export(store: Store, logs: list[LogSettings], path: Path) -> int:
@@ -147,13 +146,6 @@ def _store_page(journal: Journal, connection: sqlite3.Connection, records: list[
     journal.commit(stored)
     for _ in journal.flush_subjects():
         pass
-
-
-def _check(path: Path) -> None:
-    """LogRefused where a file is no log of this version."""
-    if not path.exists() or path.stat().st_size == 0:
-        raise LogRefused(f"{path} does not exist, or is empty")
-    schema.prepare(path)
 
 
 def _count(path: Path) -> int:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from signpost.errors import LogRefused
 from signpost.log.base import Statistics
 from signpost.log.opening import NATS_SCHEMES, sqlite_path
-from signpost.log.sqlite import schema
+from signpost.log.sqlite import batches, schema
 
 
 async def describe(url: str, *, settings: Any = None) -> dict[str, Statistics]:
@@ -27,20 +26,14 @@ async def describe(url: str, *, settings: Any = None) -> dict[str, Statistics]:
 
 
 def _describe_sqlite(path: Path) -> dict[str, Statistics]:
-    if not path.exists() or path.stat().st_size == 0:
-        raise LogRefused(f"{path} does not exist, or is empty")
-    schema.prepare(path)
-    try:
-        with contextlib.closing(schema.connect(path, read_only=True)) as connection:
-            return dict(sorted(_figures(connection)))
-    except sqlite3.Error as error:
-        raise LogRefused(f"{path}: {error}") from error
+    with schema.readable(path) as file, contextlib.closing(schema.connect(file, read_only=True)) as connection:
+        return dict(sorted(_figures(connection)))
 
 
 def _figures(connection: sqlite3.Connection) -> list[tuple[str, Statistics]]:
     logs = connection.execute("SELECT id, name, records, bytes, subjects, last FROM logs").fetchall()
     figures = []
     for log_id, name, records, size_bytes, subjects, last in logs:
-        (first,) = connection.execute(f"SELECT min(sequence) FROM records_{log_id}").fetchone()  # noqa: S608 - ours
+        (first,) = connection.execute(f"SELECT min(first) FROM {batches.table(log_id)}").fetchone()  # noqa: S608 - ours
         figures.append((name, Statistics(records, size_bytes, subjects, last + 1 if first is None else first, last)))
     return figures

@@ -46,6 +46,9 @@ def matcher(pattern: str) -> Callable[[str], bool]:
         return lambda subject: not subject.startswith("_")
     if is_exact(pattern):
         return pattern.__eq__
+    if pattern.endswith(".>") and "*" not in pattern:
+        prefix = pattern[:-1]
+        return lambda subject: subject.startswith(prefix)
     parts = []
     for token in pattern.split("."):
         if token == "*":

@@ -1,14 +1,22 @@
 """Retention on SQLite: removes what is beyond a log's bounds, a slice a transaction."""
 
 import sqlite3
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
+from protos.storage.v1.storage_pb2 import RecordBatch
+from signpost.log.sqlite import batches
 from signpost.log.sqlite.journal import Journal
 from signpost.log.sqlite.schema import transaction
 from signpost.log.sqlite.subjects import State
 
 SLICE = 2_000  # records looked at in one transaction: the writer never stalls for longer
-_CHUNK = 100
+SWEEP_BATCHES = 50  # written anew in one transaction, for one record or for all of theirs
+# Between sweeps for superseded records, which lie anywhere: the longer, the more of them go with one batch.
+SWEEP_S = 5.0
 
 
 class _Row(NamedTuple):
@@ -27,68 +35,95 @@ class Compaction:
         self._connection = connection
         self._journal = journal
         self._due_ns = 0  # no record is older than this: nothing to look for before it is beyond the age
+        self._loaded = journal.counters.last  # what these superseded was not noted when they were stored
+        self._wanted: list[int] = []  # of the sweep that is under way; rising
+        self._sweep_at = 0.0
+
+    def hurry(self) -> None:
+        """Sweep at the next step."""
+        self._sweep_at = 0.0
 
     def step(self, now_ns: int) -> bool:
         """Remove a slice of what is beyond the bounds; whether there may be more."""
+        return self._pass(now_ns) or self._sweep()
+
+    def _pass(self, now_ns: int) -> bool:
         journal, bound = self._journal, self._journal.settings.retention
         counters = journal.counters
         oldest = -1 if bound.max_age_s is None else now_ns - int(bound.max_age_s * 1e9)
         over_records = 0 if bound.max_records is None else counters.records - bound.max_records
         over_bytes = 0 if bound.max_bytes is None else counters.bytes - bound.max_bytes
-        if oldest < self._due_ns and over_records <= 0 and over_bytes <= 0 and not journal.superseded:
+        if oldest < self._due_ns and over_records <= 0 and over_bytes <= 0:
             return False
-        rows = self._rows(counters.examined if bound.keep_last else 0)
+        examined = counters.examined if bound.keep_last else 0
+        found = self._after(examined)
+        rows = [
+            _row(batch, at)
+            for batch in found.values()
+            for at in range(bisect_right(batch.sequences, examined), len(batch.sequences))
+        ]
         journal.subjects.find([row.subject for row in rows])
-        examined = counters.examined
         going: list[_Row] = []
-        superseded = journal.superseded[:SLICE]
-        self._due_ns = rows[-1].time_ns if len(rows) == SLICE else counters.time_ns
+        more = sum([len(batch.sequences) for batch in found.values()]) >= SLICE
+        self._due_ns = rows[-1].time_ns if more and rows else counters.time_ns
         for row in rows:
             if row.time_ns > oldest and over_records <= 0 and over_bytes <= 0:
                 self._due_ns = row.time_ns
+                more = False
                 break
             examined = row.sequence
             state = journal.subjects.known.get(row.subject)
-            if bound.keep_last and row.previous:
-                superseded.append(row.previous)
+            if bound.keep_last and row.previous and row.sequence <= self._loaded:
+                journal.superseded.append(row.previous)
             if not bound.keep_last or state is None or state.last != row.sequence or row.tombstone:
                 going.append(row)
                 over_records -= 1
                 over_bytes -= row.size
-        if bound.keep_last:
-            going += self._standing(superseded, counters.examined)
-        self._remove(going, examined if bound.keep_last else 0)
-        del journal.superseded[:SLICE]
-        return bool(journal.superseded) or (len(rows) == SLICE and examined == rows[-1].sequence)
+        self._remove(found, going, examined if bound.keep_last else 0)
+        return more
 
-    def _rows(self, after: int) -> list[_Row]:
-        return [
-            _Row(*row)
-            for row in self._connection.execute(
-                f"SELECT sequence, subject, length(payload), time_ns, previous, tombstone FROM {self._journal.table}"  # noqa: S608
-                " WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                (after, SLICE),
-            ).fetchall()
-        ]
+    def _sweep(self) -> bool:
+        """Remove records that were the last of their subject when the pass reached them, and are not any more."""
+        if not self._wanted and not self._begin_sweep():
+            return False
+        found: dict[int, RecordBatch] = {}
+        going: list[_Row] = []
+        spanning = batches.rows_of(self._connection, self._journal.counters.id, self._wanted)
+        for key, batch, places in islice(spanning, SWEEP_BATCHES):
+            found[key] = batch
+            going += [_row(batch, at) for at in places]
+        self._journal.subjects.find([row.subject for row in going])
+        self._remove(found, going, 0)
+        done = bisect_right(self._wanted, max(found)) if len(found) == SWEEP_BATCHES else len(self._wanted)
+        del self._wanted[:done]
+        return bool(self._wanted)
 
-    def _standing(self, sequences: list[int], examined: int) -> list[_Row]:
-        # Those that were the last of their subject when compaction passed them, and are not any more.
-        found: list[_Row] = []
-        wanted = sorted({sequence for sequence in sequences if sequence <= examined})
-        for start in range(0, len(wanted), _CHUNK):
-            some = wanted[start : start + _CHUNK]
-            found += [
-                _Row(*row)
-                for row in self._connection.execute(
-                    "SELECT sequence, subject, length(payload), time_ns, previous, tombstone"  # noqa: S608
-                    f" FROM {self._journal.table} WHERE sequence IN ({','.join('?' * len(some))})",
-                    some,
-                ).fetchall()
-            ]
-        self._journal.subjects.find([row.subject for row in found])
+    def _begin_sweep(self) -> bool:
+        superseded, now = self._journal.superseded, time.monotonic()
+        if superseded and now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_S
+            # What the pass has not reached is still within the history; the pass will find it.
+            examined = self._journal.counters.examined
+            self._wanted = sorted({sequence for sequence in superseded if sequence <= examined})
+            superseded.clear()
+        return bool(self._wanted)
+
+    def _after(self, sequence: int) -> dict[int, RecordBatch]:
+        """The next batches with records after a sequence, by the keys of their rows: a slice."""
+        found: dict[int, RecordBatch] = {}
+        records = 0
+        for key, count, encoded in self._connection.execute(
+            f"SELECT last, records, batch FROM {batches.table(self._journal.counters.id)}"  # noqa: S608 - our own table
+            " WHERE last > ? ORDER BY last",
+            (sequence,),
+        ):
+            found[key] = batches.decoded(encoded)
+            records += count
+            if records >= SLICE:
+                break
         return found
 
-    def _remove(self, going: list[_Row], examined: int) -> None:
+    def _remove(self, found: dict[int, RecordBatch], going: Sequence[_Row], examined: int) -> None:
         journal, counters = self._journal, self._journal.counters
         states: dict[str, State | None] = {}
         for row in going:
@@ -97,9 +132,9 @@ class Compaction:
                 states[row.subject] = None
             else:
                 states[row.subject] = state._replace(records=state.records - 1)
-        horizon = max((row.sequence for row in going), default=0)
+        sequences = {row.sequence for row in going}
         after = counters._replace(
-            horizon=max(counters.horizon, horizon),
+            horizon=max(counters.horizon, max(sequences, default=0)),
             examined=max(counters.examined, examined),
             records=counters.records - len(going),
             bytes=counters.bytes - sum([row.size for row in going]),
@@ -108,14 +143,21 @@ class Compaction:
         if after == counters:
             return
         with transaction(self._connection):
-            sequences = [row.sequence for row in going]
-            for start in range(0, len(sequences), _CHUNK):
-                some = sequences[start : start + _CHUNK]
-                self._connection.execute(
-                    f"DELETE FROM {journal.table} WHERE sequence IN ({','.join('?' * len(some))})",  # noqa: S608
-                    some,
-                )
+            for key, batch in found.items():
+                if not sequences.isdisjoint(batch.sequences):
+                    batches.remove(self._connection, counters.id, key, batch, sequences)
             journal.subjects.write(states)
             journal.write_counters(after)
         journal.counters = after
         journal.subjects.written(states)
+
+
+def _row(batch: RecordBatch, at: int) -> _Row:
+    return _Row(
+        batch.sequences[at],
+        batch.subjects[at],
+        len(batch.payloads[at]),
+        batch.times_ns[at],
+        batch.previous[at],
+        batch.tombstones[at],
+    )

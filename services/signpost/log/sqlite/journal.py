@@ -7,14 +7,11 @@ from typing import NamedTuple
 from signpost.errors import SignpostError, StaleSequence, TooLarge
 from signpost.log.admission import dedupe_key, subject_fault
 from signpost.log.base import MAX_RECORD_BYTES, Append, Appended, LogSettings, Record
+from signpost.log.sqlite import batches
 from signpost.log.sqlite.remembered import Remembered
 from signpost.log.sqlite.schema import transaction
 from signpost.log.sqlite.subjects import SLICE, State, Subjects
 
-_COLUMNS = 7
-# Rows of one INSERT: one step of SQLite for many rows, so that the interpreter's lock is given up (and waited
-# for) once, not once a row. Few sizes, so that every statement stays prepared.
-_CHUNKS = (256, 64, 16, 4, 1)
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, three times for each record
 _NO_STATE = State(0, 0, 0, False)
 
@@ -64,15 +61,10 @@ class Journal:
         """Read everything again from the file."""
         row = self._connection.execute(COUNTERS + "name = ?", (self.settings.name,)).fetchone()
         self.counters = Counters(*row)
-        self.table = f"records_{self.counters.id}"
         self.subjects = Subjects(self._connection, self.counters.id)
         self.remembered = Remembered(self._connection, self.counters.id, self.settings.dedupe_window_s)
         self.remembered.load(max(now_ns, self.counters.time_ns))
         self.superseded: list[int] = []
-        self._inserts = {
-            size: f"INSERT INTO {self.table} VALUES " + ",".join(["(?,?,?,?,?,?,?)"] * size)  # noqa: S608
-            for size in _CHUNKS
-        }
         self._catch_up()
 
     def store(self, entries: Sequence[Append], now_ns: int) -> Stored:
@@ -83,11 +75,11 @@ class Journal:
         self.remembered.forget(time_ns)
         self.subjects.find([entry.subject for entry in entries])
         answers: list[Appended | SignpostError] = []
-        records: list[Record] = []
         changed: dict[str, State] = {}
         fresh: dict[bytes, int] = {}
         superseded: list[int] = []
-        values: list[object] = []
+        taken: list[Append] = []
+        chain: list[int] = []
         base = sequence = counters.last
         size = 0
         subjects = counters.subjects
@@ -123,18 +115,25 @@ class Journal:
             if message_id:
                 fresh[key] = sequence
             size += len(payload)
-            values += (sequence, subject, message_id, time_ns, payload, tombstone, previous)
-            records.append(new(Record, (sequence, subject, message_id, time_ns, payload, tombstone)))
+            taken.append(entry)
+            chain.append(previous)
             answers.append(new(Appended, (sequence, False)))
-        if records:
+        records: list[Record] = []
+        if taken:
             counters = counters._replace(
                 last=sequence,
-                records=counters.records + len(records),
+                records=counters.records + len(taken),
                 bytes=counters.bytes + size,
                 subjects=subjects,
                 time_ns=time_ns,
             )
-            self._insert(values)
+            names, payloads, message_ids, _, _, tombstones = zip(*taken, strict=True)
+            times = [time_ns] * len(taken)
+            columns = batches.Columns(
+                range(base + 1, sequence + 1), names, message_ids, times, payloads, tombstones, chain
+            )
+            records = batches.as_records(columns)
+            batches.insert(self._connection, counters.id, columns)
             if fresh:
                 self.remembered.write(fresh, base, time_ns)
             self.write_counters(counters)
@@ -145,12 +144,11 @@ class Journal:
         counters = self.counters
         self.subjects.find([record.subject for record in records])
         changed: dict[str, State] = {}
-        values: list[object] = []
-        for record in records:
-            sequence, subject, message_id, time_ns, payload, tombstone = record
+        chain: list[int] = []
+        for sequence, subject, _, time_ns, payload, tombstone in records:
             state = changed.get(subject) or self.subjects.known.get(subject) or _NO_STATE
             changed[subject] = State(sequence, state.records + 1, state.first or sequence, tombstone)
-            values += (sequence, subject, message_id, time_ns, payload, tombstone, state.last)
+            chain.append(state.last)
             counters = counters._replace(
                 last=sequence,
                 records=counters.records + 1,
@@ -158,7 +156,10 @@ class Journal:
                 subjects=counters.subjects + (state is _NO_STATE),
                 time_ns=max(counters.time_ns, time_ns),
             )
-        self._insert(values)
+        if records:
+            sequences, names, message_ids, times, payloads, tombstones = zip(*records, strict=True)
+            columns = batches.Columns(sequences, names, message_ids, times, payloads, tombstones, chain)
+            batches.insert(self._connection, counters.id, columns)
         self.write_counters(counters)
         return Stored([], list(records), changed, {}, [], counters)
 
@@ -203,24 +204,18 @@ class Journal:
             yield
         subjects.forget_clean()
 
-    def _insert(self, values: list[object]) -> None:
-        at, rows = 0, len(values) // _COLUMNS
-        for size in _CHUNKS:
-            while rows >= size:
-                self._connection.execute(self._inserts[size], values[at : at + size * _COLUMNS])
-                at += size * _COLUMNS
-                rows -= size
-
     def _catch_up(self) -> None:
         # What was stored after the last flush of the subjects.
-        rows = self._connection.execute(
-            f"SELECT sequence, subject, tombstone FROM {self.table} WHERE sequence > ? ORDER BY sequence",  # noqa: S608
-            (self.counters.flushed,),
-        ).fetchall()
-        self.subjects.find([subject for _, subject, _ in rows])
+        flushed = self.counters.flushed
         changed: dict[str, State] = {}
-        for sequence, subject, tombstone in rows:
-            state = changed.get(subject) or self.subjects.known.get(subject) or _NO_STATE
-            if sequence > state.last:
-                changed[subject] = State(sequence, state.records + 1, state.first or sequence, bool(tombstone))
+        for (encoded,) in self._connection.execute(
+            f"SELECT batch FROM {batches.table(self.counters.id)} WHERE last > ? ORDER BY last",  # noqa: S608
+            (flushed,),
+        ):
+            batch = batches.decoded(encoded)
+            self.subjects.find(batch.subjects)
+            for sequence, subject, tombstone in zip(batch.sequences, batch.subjects, batch.tombstones, strict=True):
+                state = changed.get(subject) or self.subjects.known.get(subject) or _NO_STATE
+                if sequence > max(flushed, state.last):
+                    changed[subject] = State(sequence, state.records + 1, state.first or sequence, tombstone)
         self.subjects.commit(changed)

@@ -1,22 +1,24 @@
 """Reading one log: each function runs on a reader's thread, on its own snapshot of the file."""
 
+import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
 from signpost.log import positions
 from signpost.log.base import Bounds, Page, Record, Statistics, SubjectInfo
+from signpost.log.sqlite import batches
 from signpost.log.sqlite.journal import COUNTERS, Counters, EpochMoved
 from signpost.log.sqlite.subjects import State
 from signpost.log.subjects import is_exact, matcher
+from signpost.wire import varint
 
 RANGE = 50_000  # sequences that one statement scans for a filter
-CHAIN_RECORDS = 20_000  # a subject with more records is scanned for, not walked along its chain
-_FETCH = 256
-_COLUMNS = "sequence, subject, message_id, time_ns, payload, tombstone"
-_AS_RECORD: Callable[[tuple[object, ...]], Record] = partial(tuple.__new__, Record)
+CHAIN_RECORDS = 2_000  # a subject with more records is scanned for, not walked along its chain
+HOP_RECORDS = 50  # one step along the chain takes as long as the scan of so many records
+_SUBJECT_TAG = b"\x12"  # of a subject in an encoded batch: field 2, with a length
 
 
 class Query(NamedTuple):
@@ -38,24 +40,26 @@ class Listing(NamedTuple):
     unflushed: dict[str, State]
 
 
-class _Selection(NamedTuple):
-    """A filter as SQL can narrow it, and the rest for Python (None: nothing is left)."""
-
-    where: str
-    argument: tuple[str, ...]
-    match: Callable[[str], bool] | None
-
-
-def _select(subjects: str | None) -> _Selection:
+def _needle(subjects: str | None) -> bytes:
+    """Bytes that stand in every encoded batch with a matching subject; empty where there are none."""
     if subjects is None:
-        return _Selection("", (), None)
+        return b""
     if is_exact(subjects):
-        return _Selection(" AND subject = ?", (subjects,), None)
+        encoded = subjects.encode()
+        return _SUBJECT_TAG + varint(len(encoded)) + encoded
+    return max(re.split(r"[*>]", subjects), key=len).encode()
+
+
+def _glob(subjects: str | None) -> tuple[str, tuple[str, ...]]:
+    """A filter as far as SQL can tell on a table with a column of subjects, and its argument."""
+    if subjects is None:
+        return "", ()
+    if is_exact(subjects):
+        return " AND subject = ?", (subjects,)
     if subjects == ">":
-        return _Selection(" AND subject NOT GLOB ?", ("_*",), None)
+        return " AND subject NOT GLOB ?", ("_*",)
     # A subject holds no character that GLOB treats in its own way; its * crosses dots, so it finds too much.
-    rest = None if subjects.endswith(".>") and "*" not in subjects else matcher(subjects)
-    return _Selection(" AND subject GLOB ?", (subjects.replace(">", "*"),), rest)
+    return " AND subject GLOB ?", (subjects.replace(">", "*"),)
 
 
 class Reading:
@@ -63,9 +67,8 @@ class Reading:
 
     def __init__(self, log_id: int) -> None:
         self._id = log_id
-        self._records = f"records_{log_id}"
+        self._batches = batches.table(log_id)
         self._subjects = f"subjects_{log_id}"
-        self._from = f"SELECT {_COLUMNS} FROM {self._records} WHERE sequence"  # noqa: S608 - so are all tables here
 
     @contextmanager
     def snapshot(self, connection: sqlite3.Connection, epoch: bytes) -> Iterator[Counters]:
@@ -94,8 +97,7 @@ class Reading:
 
     def record(self, connection: sqlite3.Connection, sequence: int) -> Record | None:
         """The record at a sequence."""
-        row = connection.execute(f"{self._from} = ?", (sequence,)).fetchone()
-        return None if row is None else _record(row)
+        return next(batches.records_at(connection, self._id, [sequence]), None)
 
     def last(self, connection: sqlite3.Connection, epoch: bytes, subject: str) -> Record | None:
         """`Log.last`."""
@@ -107,7 +109,9 @@ class Reading:
         """`Log.last_of_each`."""
         with self.snapshot(connection, epoch):
             states = self._states(connection, listing)
-            return list(filter(None, (self.record(connection, state.last) for state in states.values())))
+            lasts = sorted([state.last for state in states.values()])
+            records = {record.subject: record for record in batches.records_at(connection, self._id, lasts)}
+            return [records[subject] for subject in states if subject in records]
 
     def subjects(self, connection: sqlite3.Connection, epoch: bytes, listing: Listing) -> list[SubjectInfo]:
         """`Log.subjects`."""
@@ -130,30 +134,39 @@ class Reading:
     def before_time(self, connection: sqlite3.Connection, epoch: bytes, time_ns: int) -> int:
         """`Log.before_time`: times never go back, so a search by halves finds it."""
         with self.snapshot(connection, epoch) as counters:
-            low, high = 1, counters.last + 1  # the lowest sequence from which on every record is late enough
+            low, high = 1, counters.last + 1  # the lowest sequence from which on every batch is late enough
             while low < high:
                 middle = (low + high) // 2
                 row = connection.execute(
-                    f"SELECT time_ns FROM {self._records} WHERE sequence >= ? ORDER BY sequence LIMIT 1",  # noqa: S608
+                    f"SELECT last, time_ns FROM {self._batches} WHERE last >= ? ORDER BY last LIMIT 1",  # noqa: S608
                     (middle,),
                 ).fetchone()
-                if row is None or row[0] >= time_ns:
+                if row is None or row[1] >= time_ns:
                     high = middle
                 else:
-                    low = middle + 1
+                    low = row[0] + 1
+            found = connection.execute(
+                f"SELECT batch FROM {self._batches} WHERE last >= ? ORDER BY last LIMIT 1",  # noqa: S608
+                (low,),
+            ).fetchone()
+            if found is not None:
+                batch = batches.decoded(found[0])
+                at = bisect_left(batch.times_ns, time_ns)
+                low = batch.sequences[at - 1] + 1 if at else max(low, 1)
             return max(low - 1, counters.horizon)
 
     def _scan(self, connection: sqlite3.Connection, last: int, query: Query) -> tuple[list[Record], int]:
         """A page's records, from a scan of the whole log, and how far it covers."""
         after, subjects, limit, max_bytes, _ = query
-        selection = _select(subjects)
-        sql = f"{self._from} > ? AND sequence <= ?{selection.where} ORDER BY sequence LIMIT ?"
+        match, needle = None if subjects is None else matcher(subjects), _needle(subjects)
+        narrow = " AND instr(batch, ?)" if needle else ""
+        sql = f"SELECT last, records, batch FROM {self._batches} WHERE last > ? AND first <= ?{narrow} ORDER BY last"  # noqa: S608
         found: list[Record] = []
         while after < last and not found:
             through = last if subjects is None else min(after + RANGE, last)
-            cursor = connection.execute(sql, (after, through, *selection.argument, limit))
-            found, seen, more = _take(cursor, selection.match, limit, max_bytes)
-            after = seen if more else through
+            cursor = connection.execute(sql, (after, through, needle) if needle else (after, through))
+            found, seen, more = take(cursor, after, match, limit, max_bytes)
+            after = seen if more else max(seen, through)
         return found, after
 
     def _of_subject(
@@ -163,12 +176,12 @@ class Reading:
         last, records = self._last(connection, counters, subject)
         if last <= query.after:
             return [], counters.last
-        if records > CHAIN_RECORDS:
+        if records > CHAIN_RECORDS or records * HOP_RECORDS > counters.last - query.after:
             return self._scan(connection, counters.last, query)
         sequences = self._chain(connection, last, query.after)[: query.limit + 1]
         found: list[Record] = []
         size = 0
-        for record in filter(None, (self.record(connection, sequence) for sequence in sequences)):
+        for record in batches.records_at(connection, self._id, sequences):
             size += len(record.payload)
             if found and (len(found) == query.limit or size > query.max_bytes):
                 return found, found[-1].sequence
@@ -182,26 +195,32 @@ class Reading:
             (subject,),
         ).fetchone()
         last, records = row or (0, 0)
-        newer, count = connection.execute(
-            f"SELECT max(sequence), count(*) FROM {self._records} WHERE sequence > ? AND subject = ?",  # noqa: S608
-            (counters.flushed, subject),
-        ).fetchone()
-        return newer or last, records + count
+        rows = connection.execute(
+            f"SELECT batch FROM {self._batches} WHERE last > ? AND instr(batch, ?) ORDER BY last",  # noqa: S608
+            (counters.flushed, _needle(subject)),
+        )
+        for (encoded,) in rows:
+            batch = batches.decoded(encoded)
+            for sequence, name in zip(batch.sequences, batch.subjects, strict=True):
+                if name == subject and sequence > counters.flushed:
+                    last, records = sequence, records + 1
+        return last, records
 
     def _chain(self, connection: sqlite3.Connection, last: int, after: int) -> list[int]:
         """A subject's sequences after one, from its last record back along `previous`; in order."""
-        (joined,) = connection.execute(
-            "WITH RECURSIVE chain(sequence, previous) AS ("  # noqa: S608
-            f" SELECT sequence, previous FROM {self._records} WHERE sequence = ? UNION ALL"
-            f" SELECT r.sequence, r.previous FROM chain JOIN {self._records} r ON r.sequence = chain.previous"
-            " WHERE chain.previous > ?) SELECT group_concat(sequence) FROM chain",
-            (last, after),
-        ).fetchone()
-        return sorted(map(int, joined.split(","))) if joined else []
+        found: list[int] = []
+        while last > after and (row := batches.containing(connection, self._id, last)):
+            _, batch = row
+            while last > after and (at := batches.place(batch, last)) is not None:
+                found.append(last)
+                last = batch.previous[at]
+            if last >= batch.sequences[0]:
+                break  # compaction has taken it, and what is before it
+        return found[::-1]
 
     def _states(self, connection: sqlite3.Connection, listing: Listing) -> dict[str, State]:
         """A page of subjects, by subject: the table's, and what it is behind with."""
-        selection = _select(listing.subjects)
+        where, argument = _glob(listing.subjects)
         matches = matcher(listing.subjects) if listing.subjects else lambda _: True
         found = {
             name: state for name, state in listing.unflushed.items() if name > listing.after_subject and matches(name)
@@ -210,8 +229,8 @@ class Reading:
         while more and standing < listing.limit:
             rows = connection.execute(
                 f"SELECT subject, last, records, first, tombstone FROM {self._subjects}"  # noqa: S608
-                f" WHERE subject > ?{selection.where} ORDER BY subject LIMIT ?",
-                (after, *selection.argument, listing.limit),
+                f" WHERE subject > ?{where} ORDER BY subject LIMIT ?",
+                (after, *argument, listing.limit),
             ).fetchall()
             more = len(rows) == listing.limit
             for name, *state in rows:
@@ -229,46 +248,55 @@ class Reading:
         if not stale:
             return found
         first = self._bounds(connection, counters).first
-        firsts = dict(
-            connection.execute(
-                f"SELECT subject, min(sequence) FROM {self._records} WHERE sequence < ? GROUP BY subject",  # noqa: S608
-                (first + RANGE,),
-            )
+        rows = connection.execute(
+            f"SELECT batch FROM {self._batches} WHERE first < ? ORDER BY last",  # noqa: S608
+            (first + RANGE,),
         )
+        firsts: dict[str, int] = {}
+        for (encoded,) in rows:
+            batch = batches.decoded(encoded)
+            for sequence, subject in zip(batch.sequences, batch.subjects, strict=True):
+                firsts.setdefault(subject, sequence)
         for info in found:
             if info.subject in stale and info.subject not in firsts:
                 firsts[info.subject] = self._chain(connection, info.last_sequence, 0)[0]
         return [info._replace(first_sequence=firsts[info.subject]) if info.subject in stale else info for info in found]
 
     def _bounds(self, connection: sqlite3.Connection, counters: Counters) -> Bounds:
-        (first,) = connection.execute(f"SELECT min(sequence) FROM {self._records}").fetchone()  # noqa: S608
-        return Bounds(first or counters.last + 1, counters.last, counters.horizon)
+        row = connection.execute(f"SELECT first FROM {self._batches} ORDER BY last LIMIT 1").fetchone()  # noqa: S608
+        return Bounds(row[0] if row else counters.last + 1, counters.last, counters.horizon)
 
 
-def _record(row: Sequence[object]) -> Record:
-    record = Record._make(row)
-    return record._replace(tombstone=bool(record.tombstone))
-
-
-def _take(
-    cursor: sqlite3.Cursor, match: Callable[[str], bool] | None, limit: int, max_bytes: int
+def take(
+    cursor: sqlite3.Cursor, after: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
 ) -> tuple[list[Record], int, bool]:
-    """A page's records from a cursor; the last sequence looked at, and whether the cursor was cut short."""
+    """A page's records after a sequence, from a cursor of batches; the last sequence looked at, and whether the
+    cursor was cut short."""
     found: list[Record] = []
-    size = seen = rows = 0
-    while chunk := cursor.fetchmany(_FETCH):
-        rows += len(chunk)
-        # A row becomes a record in the shortest way, its tombstone 0 or 1, which are False and True.
-        taken = list(map(_AS_RECORD, chunk if match is None else [row for row in chunk if match(row[1])]))
+    size, seen = 0, after
+    while not found or (len(found) < limit and size < max_bytes):
+        encoded: list[bytes] = []
+        records = encoded_size = 0
+        for last, count, batch in cursor:
+            encoded.append(batch)
+            records += count
+            encoded_size += len(batch)
+            seen = last
+            if len(found) + records >= limit or size + encoded_size >= max_bytes:
+                break
+        if not encoded:
+            return found, seen, False
+        taken = batches.after_sequence(batches.records_of(batches.decoded(*encoded)), after)
+        if match is not None:
+            taken = [record for record in taken if match(record[1])]
         more = sum([len(record[4]) for record in taken])
-        if size + more > max_bytes:
-            for record in taken:
-                size += len(record.payload)
-                if size > max_bytes and found:
-                    return found, found[-1].sequence, True
-                found.append(record)
-        else:
-            size += more
+        if len(found) + len(taken) <= limit and size + more <= max_bytes:
             found += taken
-        seen = chunk[-1][0]
-    return found, seen, rows == limit
+            size += more
+            continue
+        for record in taken:
+            size += len(record.payload)
+            if found and (len(found) == limit or size > max_bytes):
+                return found, found[-1].sequence, True
+            found.append(record)
+    return found, found[-1].sequence, True

@@ -9,18 +9,59 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from signpost.errors import LogRefused
+from signpost.log.sqlite import batches
 
 APPLICATION_ID = 0x5369676E  # "Sign"
 QUICK_CHECK_BYTES = 64 * 1024 * 1024  # larger files are checked where they are read
 BUSY_TIMEOUT_S = 60.0  # a restore from another process holds the write lock for its length
 
-# Index n migrates version n to n + 1, in one transaction.
-MIGRATIONS: list[Sequence[str]] = [
+# Each log's own tables.
+LOG_TABLES = (
+    # `last` and `time_ns` are at least the highest of the batch: they stay where its last record goes.
+    """CREATE TABLE batches_{id} (
+        last INTEGER PRIMARY KEY,
+        first INTEGER NOT NULL,
+        records INTEGER NOT NULL,
+        time_ns INTEGER NOT NULL,
+        batch BLOB NOT NULL              -- storage.v1.RecordBatch
+    )""",
+    """CREATE TABLE subjects_{id} (
+        subject TEXT PRIMARY KEY,
+        last INTEGER NOT NULL,
+        records INTEGER NOT NULL,
+        first INTEGER NOT NULL,      -- at most the first one still there
+        tombstone INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    # A row for each commit: after which sequence it stands, and 4 bytes of distance and 16 of key for each record.
+    "CREATE TABLE dedupe_{id} (base INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, keys BLOB NOT NULL)",
+)
+
+
+def _batch_the_records(connection: sqlite3.Connection) -> None:
+    # Format 1 kept a row for each record.
+    for (log_id,) in connection.execute("SELECT id FROM logs").fetchall():
+        connection.execute(LOG_TABLES[0].format(id=log_id))
+        rows = connection.execute(
+            "SELECT sequence, subject, message_id, time_ns, payload, tombstone, previous"  # noqa: S608 - our own table
+            f" FROM records_{log_id} ORDER BY sequence"
+        )
+        while some := rows.fetchmany(batches.BATCH_RECORDS):
+            try:
+                batches.insert(connection, log_id, batches.Columns(*zip(*some, strict=True)))
+            except (TypeError, ValueError) as error:
+                place = f"between {some[0][0]} and {some[-1][0]} of log {log_id}"
+                raise sqlite3.DatabaseError(f"a record {place} is damaged: {error}") from error
+        connection.execute(f"DROP TABLE records_{log_id}")
+
+
+# Index n migrates version n to n + 1, in one transaction: statements, or functions of the connection.
+MIGRATIONS: list[Sequence[str | Callable[[sqlite3.Connection], None]]] = [
     (
         """CREATE TABLE logs (
             id INTEGER PRIMARY KEY,
@@ -36,31 +77,9 @@ MIGRATIONS: list[Sequence[str]] = [
             time_ns INTEGER NOT NULL DEFAULT 0    -- of the newest record: times never go back
         )""",
     ),
+    (_batch_the_records,),
 ]
 VERSION = len(MIGRATIONS)
-
-# Each log's own tables. `previous` is the sequence of the subject's record before, so that a subject is
-# read along its own chain without an index (which would write a page for every subject of a commit).
-LOG_TABLES = (
-    """CREATE TABLE records_{id} (
-        sequence INTEGER PRIMARY KEY,
-        subject TEXT NOT NULL,
-        message_id TEXT NOT NULL,
-        time_ns INTEGER NOT NULL,
-        payload BLOB NOT NULL,
-        tombstone INTEGER NOT NULL,
-        previous INTEGER NOT NULL
-    )""",
-    """CREATE TABLE subjects_{id} (
-        subject TEXT PRIMARY KEY,
-        last INTEGER NOT NULL,
-        records INTEGER NOT NULL,
-        first INTEGER NOT NULL,      -- at most the first one still there
-        tombstone INTEGER NOT NULL
-    ) WITHOUT ROWID""",
-    # A row for each commit: after which sequence it stands, and 4 bytes of distance and 16 of key for each record.
-    "CREATE TABLE dedupe_{id} (base INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, keys BLOB NOT NULL)",
-)
 
 
 class FileLock:
@@ -100,18 +119,42 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
-def prepare(path: Path) -> None:
-    """Make the file where it is missing, check it, and bring it to this version; LogRefused where that must not be."""
-    try:
+def prepare(path: Path, *, owned: bool = False) -> None:
+    """Make the file where it is missing, check it, and bring it to this version; LogRefused where that must not be.
+
+    `owned`: the caller holds its `FileLock`. Otherwise that is taken for a migration, so that no file changes
+    under a service of an older release.
+    """
+    with _refusing(path):
         if not path.exists() or path.stat().st_size == 0:
             _create(path)
-        version = _check(path)
-        if version < VERSION:
-            _migrate(path, version)
-    except OSError as error:
-        raise LogRefused(f"{path}: {error.strerror}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogRefused(f"{path} cannot be opened: {error}") from error
+        if _check(path) < VERSION:
+            lock = None if owned else FileLock(path)
+            try:
+                _migrate(path)
+            finally:
+                if lock:
+                    lock.release()
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[Path]:
+    """A file of this version to read from: the one at the path, which is not touched, or a copy where it is older.
+
+    LogRefused where it is missing, or no log that can be read.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        raise LogRefused(f"{path} does not exist, or is empty")
+    with _refusing(path), contextlib.ExitStack() as stack:
+        if _check(path) < VERSION:
+            original, path = path, Path(stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent))) / path.name
+            with (
+                contextlib.closing(connect(original, read_only=True)) as source,
+                contextlib.closing(sqlite3.connect(path)) as copy,
+            ):
+                source.backup(copy)
+            _migrate(path)
+        yield path
 
 
 def new_log(connection: sqlite3.Connection, name: str) -> int:
@@ -142,7 +185,7 @@ def create(path: Path) -> None:
     path.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        _apply(connection, 0)
+        _apply(connection)
         connection.execute("PRAGMA journal_mode=WAL")
 
 
@@ -190,16 +233,30 @@ def _check(path: Path) -> int:
     return version
 
 
-def _migrate(path: Path, version: int) -> None:
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise LogRefused(f"{path}: {error.strerror}") from error
+    except sqlite3.DatabaseError as error:
+        raise LogRefused(f"{path} cannot be opened: {error}") from error
+
+
+def _migrate(path: Path) -> None:
     with contextlib.closing(connect(path)) as connection:
-        _apply(connection, version)
+        _apply(connection)
 
 
-def _apply(connection: sqlite3.Connection, version: int) -> None:
+def _apply(connection: sqlite3.Connection) -> None:
     with transaction(connection):
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
         for statements in MIGRATIONS[version:]:
             for statement in statements:
-                connection.execute(statement)
+                if isinstance(statement, str):
+                    connection.execute(statement)
+                else:
+                    statement(connection)
         connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
 

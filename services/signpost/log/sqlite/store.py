@@ -250,7 +250,7 @@ class SQLiteStore(Store):
             raise LogRefused(f"{self._path.parent}: {error.strerror}") from error
         self._lock = schema.FileLock(self._path)
         try:
-            schema.prepare(self._path)
+            schema.prepare(self._path, owned=True)
             self.writer.open()
         except sqlite3.Error as error:
             self._lock.release()

@@ -104,8 +104,11 @@ class Writer:
     def maintain(self) -> None:
         """All maintenance that is due, now. For the writer's thread."""
         self._housekeeping_at = 0.0
-        while self._maintain(idle=False):
-            pass
+        more = True
+        while more:
+            for compaction in self._compactions:
+                compaction.hurry()
+            more = self._maintain(idle=False)
 
     def unflushed(self, log: int) -> dict[str, State]:
         """The subjects of a log that its table is behind with. For the writer's thread."""
