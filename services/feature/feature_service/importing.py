@@ -10,6 +10,7 @@ wait, so a client that sends faster than the disk takes is held back by flow con
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ class Importer:
 
     def __init__(self, log: Log, projection: Projection) -> None:
         self._log, self._projection = log, projection
-        self._on_their_way: dict[tuple[str, str], int] = {}
+        self._on_their_way: dict[str, Counter[str]] = {}
+        """How many appends of a feature are, by collection and id."""
         self._settling: set[asyncio.Task[None]] = set()
 
     async def run(self, requests: AsyncIterator[ImportFeaturesRequest]) -> AsyncIterator[ImportFeaturesResponse]:
@@ -82,10 +84,10 @@ class Importer:
         prefix = encode_token(collection) + "."
         answer = ImportFeaturesResponse(id=request.id)
         indexes: list[int] = []
-        keys: list[tuple[str, str]] = []
+        ids: list[str] = []
         appends: list[Append] = []
         await self._projection.wait_for(self._log.head)
-        on_their_way = self._on_their_way
+        on_their_way = self._on_their_way.setdefault(collection, Counter())
         features = request.features
         for begin in range(0, len(features), _SLICE):
             index = self._projection.index(collection)
@@ -97,59 +99,63 @@ class Importer:
                     problems = Problems()
                     continue
                 feature_id = feature.id
-                key = (collection, feature_id)
                 item = to_item(encoded)
-                slot = index.slot(feature_id) if index is not None and key not in on_their_way else None
+                slot = index.slot(feature_id) if index is not None and feature_id not in on_their_way else None
                 if index is not None and slot is not None and index.columns.items[slot] == item:
                     answer.unchanged += 1
                     continue
-                on_their_way[key] = on_their_way.get(key, 0) + 1
-                keys.append(key)
+                ids.append(feature_id)
                 indexes.append(n)
                 appends.append(
                     _new(Append, (prefix + encode_token(feature_id), put_payload(item), "", "", None, False))
                 )
+                on_their_way[feature_id] = on_their_way.get(feature_id, 0) + 1
             await asyncio.sleep(0)
         stored = asyncio.create_task(self._log.append_many(appends))
-        settling = asyncio.create_task(self._settle(stored, keys))
+        settling = asyncio.create_task(self._settle(stored, collection, ids))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         return _Batch(answer, indexes, stored)
 
     async def _settle(
-        self, stored: "asyncio.Task[list[Appended | SignpostError]]", keys: list[tuple[str, str]]
+        self, stored: "asyncio.Task[list[Appended | SignpostError]]", collection: str, ids: list[str]
     ) -> None:
         """Once what was appended is in the index, it is judged by the index again."""
         try:
-            last = max((a.sequence for a in await stored if isinstance(a, Appended)), default=0)
-            await self._projection.wait_for(last)
+            await self._projection.wait_for(max(_sequences(await stored), default=0))
         except SignpostError:
             pass  # `_answer` tells the client; what was stored after all will be seen in the index
         finally:
-            for key in keys:
-                left = self._on_their_way[key] - 1
-                if left:
-                    self._on_their_way[key] = left
+            on_their_way = self._on_their_way[collection]
+            for feature_id in ids:
+                if on_their_way[feature_id] > 1:
+                    on_their_way[feature_id] -= 1
                 else:
-                    del self._on_their_way[key]
+                    del on_their_way[feature_id]
 
     async def _answer(self, batch: _Batch) -> ImportFeaturesResponse:
-        answer, last = batch.answer, 0
-        for n, stored in zip(batch.indexes, await batch.stored, strict=True):
-            if isinstance(stored, Appended):
-                answer.written += 1
-                last = max(last, stored.sequence)
-            elif isinstance(stored, TooLarge):
-                answer.errors.append(ItemError(index=n, reason=stored.reason, description=stored.message))
-            else:
-                raise stored
-        if last:
-            answer.position.token, answer.sequence = await self._log.position(last), last
+        answer = batch.answer
+        answers = await batch.stored
+        sequences = _sequences(answers)
+        answer.written = len(sequences)
+        if len(sequences) < len(answers):
+            for n, stored in zip(batch.indexes, answers, strict=True):
+                if isinstance(stored, TooLarge):
+                    answer.errors.append(ItemError(index=n, reason=stored.reason, description=stored.message))
+                elif isinstance(stored, SignpostError):
+                    raise stored
+        if sequences:
+            answer.sequence = max(sequences)
+            answer.position.token = await self._log.position(answer.sequence)
         WRITTEN.inc(answer.written)
         UNCHANGED.inc(answer.unchanged)
         REFUSED.inc(len(answer.errors))
         answer.errors.sort(key=lambda error: error.index)
         return answer
+
+
+def _sequences(answers: list[Appended | SignpostError]) -> list[int]:
+    return [answer[0] for answer in answers if isinstance(answer, Appended)]
 
 
 def _check(request: ImportFeaturesRequest) -> str:

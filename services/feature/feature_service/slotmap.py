@@ -23,7 +23,9 @@ class SlotMap:
     def put(self, key: str, slot: int) -> int | None:
         """Set the slot of an id; answers the one it had."""
         shard = self._shards[hash(key) % _SHARDS]
-        before = shard.get(key)
+        before = shard.setdefault(key, slot)  # a new id, the usual one of a load, is looked up once
+        if before == slot:
+            return None
         shard[key] = slot
         return before
 
