@@ -50,9 +50,9 @@ async def one_each(log: Log, total: int, in_flight: int, with_ids: bool) -> floa
     return watch.rate(total)
 
 
-async def together(log: Log, total: int, in_flight: int) -> float:
-    """As a frame of publishes comes in: ten submissions in flight, a tenth of the entries in each."""
-    work = entries(total)
+async def together(log: Log, total: int, in_flight: int, with_ids: bool) -> float:
+    """As frames of publishes come in: ten submissions in flight, a tenth of the entries in each."""
+    work = entries(total, with_ids=with_ids)
     size = in_flight // 10
     frames = iter([work[at : at + size] for at in range(0, total, size)])
 
@@ -199,7 +199,8 @@ async def _appends(
             "one a call, no message ids": partial(one_each, log, total, in_flight, False),
         }
         if in_flight >= 100:
-            ways["ten calls"] = partial(together, log, total, in_flight)
+            ways["ten calls"] = partial(together, log, total, in_flight, True)
+            ways["ten calls, no message ids"] = partial(together, log, total, in_flight, False)
         for label, measure in ways.items():
             row = await compare(f"{name}, {label}", "records/s", measure, partial(floor, total, in_flight), repeats)
             yield row

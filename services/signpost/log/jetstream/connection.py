@@ -22,6 +22,7 @@ from nats.aio.subscription import Subscription
 from signpost.errors import LogRefused, LogUnavailable
 from signpost.log.jetstream.settings import JetStreamSettings, servers_of, without_password
 from signpost.log.jetstream.tapped import Handler, TappedClient
+from signpost.log.jetstream.tasks import stop
 
 _log = logging.getLogger(__name__)
 _PING_INTERVAL_S = 5
@@ -211,10 +212,10 @@ class Connection:
     async def close(self) -> None:
         """Close the link and make no other. Safe to repeat."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+            task, self._task = self._task, None
+            await stop(task)
+            if not task.cancelled():
+                task.result()  # nobody foresaw why it ended
 
     async def _run(self) -> None:
         attempt = 0

@@ -18,7 +18,7 @@ from signpost.log.jetstream import lookup, streams
 from signpost.log.jetstream.connection import Connection, Link
 from signpost.log.jetstream.settings import JetStreamSettings
 from signpost.log.jetstream.streams import Names
-from signpost.log.jetstream.tasks import keep_running
+from signpost.log.jetstream.tasks import keep_running, stop
 from signpost.log.jetstream.wire import delivery_of, record_of
 from signpost.log.tail import Tail
 
@@ -58,8 +58,7 @@ class Follower:
 
     async def close(self) -> None:
         """Stop."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await stop(self._task)
 
     async def _keep_following(self) -> None:
         while True:

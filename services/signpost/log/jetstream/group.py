@@ -19,7 +19,7 @@ from signpost.log.base import Record
 from signpost.log.group import MAX_FETCH_BYTES, Delivered, Group, GroupSettings
 from signpost.log.jetstream.connection import FAILURES, Connection, Link
 from signpost.log.jetstream.streams import MAX_MESSAGE_BYTES, Names
-from signpost.log.jetstream.tasks import keep_running
+from signpost.log.jetstream.tasks import keep_running, stop
 from signpost.log.jetstream.wire import CONSUMER_NOT_FOUND, delivery_of, record_of, tries_of
 
 _MAX_HELD = 20_000  # in all members of all processes
@@ -120,8 +120,7 @@ class JetStreamGroup(Group):
 
     async def close(self) -> None:
         puller, sender = self._tasks
-        puller.cancel()  # first, or the server deals to us again what we give back
-        await asyncio.gather(puller, return_exceptions=True)
+        await stop(puller)  # first, or the server deals to us again what we give back
         for offer in [*(offer for _, offer in self._held.values()), *self._ready]:
             self._say(offer, _NAK)
         self._held.clear()
@@ -129,8 +128,7 @@ class JetStreamGroup(Group):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._all_sent.wait()
-        sender.cancel()
-        await asyncio.gather(sender, return_exceptions=True)
+        await stop(sender)
 
     def _tell(self, member: object, sequences: Iterable[int], what: bytes) -> None:
         now = self._loop.time()

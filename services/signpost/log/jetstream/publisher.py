@@ -19,7 +19,7 @@ from signpost.log.base import MAX_RECORD_BYTES, Append, Appended
 from signpost.log.jetstream.connection import FAILURES, Connection, Link, unavailable
 from signpost.log.jetstream.settings import JetStreamSettings
 from signpost.log.jetstream.streams import Names
-from signpost.log.jetstream.tasks import keep_running
+from signpost.log.jetstream.tasks import keep_running, stop
 from signpost.log.jetstream.wire import MAX_MESSAGE_ID_BYTES, WRONG_LAST_SEQUENCE, error_of, frame, stored_at
 
 Answers = list[Appended | SignpostError]
@@ -144,9 +144,7 @@ class Publisher:
         """Answer what waits, at the latest at its deadline, then stop."""
         self._closed = True
         await self._idle.wait()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop(*self._tasks)
 
     def _has_room(self, count: int, size: int) -> bool:
         waiting = self.waiting

@@ -8,7 +8,7 @@ from signpost.log.jetstream import streams
 from signpost.log.jetstream.connection import Connection, Link
 from signpost.log.jetstream.cursors import Cursors
 from signpost.log.jetstream.streams import Names
-from signpost.log.jetstream.tasks import keep_running
+from signpost.log.jetstream.tasks import keep_running, stop
 
 _log = logging.getLogger(__name__)
 _PAGE_RECORDS = 1000
@@ -38,8 +38,7 @@ class Sweeper:
 
     async def close(self) -> None:
         """Stop."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await stop(self._task)
 
     async def _run(self) -> None:
         while True:

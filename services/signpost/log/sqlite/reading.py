@@ -3,9 +3,9 @@
 import re
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from signpost.log import positions
 from signpost.log.base import Bounds, Page, Record, Statistics, SubjectInfo
@@ -17,7 +17,9 @@ from signpost.wire import varint
 
 RANGE = 50_000  # sequences that one statement scans for a filter
 CHAIN_RECORDS = 2_000  # a subject with more records is scanned for, not walked along its chain
-HOP_RECORDS = 50  # one step along the chain takes as long as the scan of so many records
+HOP_RECORDS = 500  # one step along the chain takes as long as the scan of so many records
+_Row: TypeAlias = tuple[int, int, bytes]
+"""Of a batch: its highest sequence, how many records, and the batch."""
 _SUBJECT_TAG = b"\x12"  # of a subject in an encoded batch: field 2, with a length
 
 
@@ -159,13 +161,14 @@ class Reading:
         """A page's records, from a scan of the whole log, and how far it covers."""
         after, subjects, limit, max_bytes, _ = query
         match, needle = None if subjects is None else matcher(subjects), _needle(subjects)
-        narrow = " AND instr(batch, ?)" if needle else ""
-        sql = f"SELECT last, records, batch FROM {self._batches} WHERE last > ? AND first <= ?{narrow} ORDER BY last"  # noqa: S608
+        sql = f"SELECT last, records, batch FROM {self._batches} WHERE last > ? AND first <= ? ORDER BY last"  # noqa: S608
         found: list[Record] = []
         while after < last and not found:
             through = last if subjects is None else min(after + RANGE, last)
-            cursor = connection.execute(sql, (after, through, needle) if needle else (after, through))
-            found, seen, more = take(cursor, after, match, limit, max_bytes)
+            rows: Iterable[_Row] = connection.execute(sql, (after, through))
+            if needle:
+                rows = (row for row in rows if needle in row[2])  # much sooner than SQLite's instr
+            found, seen, more = take(rows, after, match, limit, max_bytes)
             after = seen if more else max(seen, through)
         return found, after
 
@@ -196,11 +199,11 @@ class Reading:
         ).fetchone()
         last, records = row or (0, 0)
         rows = connection.execute(
-            f"SELECT batch FROM {self._batches} WHERE last > ? AND instr(batch, ?) ORDER BY last",  # noqa: S608
-            (counters.flushed, _needle(subject)),
+            f"SELECT batch FROM {self._batches} WHERE last > ? ORDER BY last",  # noqa: S608
+            (counters.flushed,),
         )
-        for (encoded,) in rows:
-            batch = batches.decoded(encoded)
+        needle = _needle(subject)
+        for batch in [batches.decoded(encoded) for (encoded,) in rows if needle in encoded]:
             for sequence, name in zip(batch.sequences, batch.subjects, strict=True):
                 if name == subject and sequence > counters.flushed:
                     last, records = sequence, records + 1
@@ -268,16 +271,17 @@ class Reading:
 
 
 def take(
-    cursor: sqlite3.Cursor, after: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
+    rows: Iterable[_Row], after: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
 ) -> tuple[list[Record], int, bool]:
-    """A page's records after a sequence, from a cursor of batches; the last sequence looked at, and whether the
-    cursor was cut short."""
+    """A page's records after a sequence, from rows of batches; the last sequence looked at, and whether it
+    was cut short."""
+    rows = iter(rows)
     found: list[Record] = []
     size, seen = 0, after
     while not found or (len(found) < limit and size < max_bytes):
         encoded: list[bytes] = []
         records = encoded_size = 0
-        for last, count, batch in cursor:
+        for last, count, batch in rows:
             encoded.append(batch)
             records += count
             encoded_size += len(batch)
