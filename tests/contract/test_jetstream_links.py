@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from signpost.errors import LogUnavailable, ResourceExhausted
 from signpost.log import Append, Appended, LogSettings
-from signpost.log.jetstream import JetStreamSettings, JetStreamStore
+from signpost.log.jetstream import JetStreamSettings, JetStreamStore, tasks
 from signpost.log.jetstream.connection import Connection
 
 from tests.support.nats import NatsServer
@@ -107,3 +107,37 @@ async def test_closing_answers_what_waits(server: NatsServer) -> None:
     with pytest.raises(LogUnavailable):
         await store["notes"].bounds()
     assert isinstance((await store["notes"].append_many([Append("a", b"late")]))[0], LogUnavailable)
+
+
+async def test_a_task_is_stopped_though_its_first_cancellation_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As nats-py does with one that meets it while it flushes: a close would wait for ever."""
+    monkeypatch.setattr(tasks, "_AGAIN_S", 0.05)
+    swallowed = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            swallowed.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tasks.stop(task)
+    assert swallowed.is_set()
+    assert task.cancelled()
+
+
+async def test_a_log_is_closed_while_its_server_is_frozen_and_much_is_on_its_way(server: NatsServer) -> None:
+    store = await JetStreamStore.open(server.url, [LogSettings("notes")], QUICK)
+    server.freeze()
+    try:
+        waiting = [store["notes"].submit([Append("a", b"x" * 100_000)]) for _ in range(100)]
+        await asyncio.sleep(0.2)
+        async with asyncio.timeout(QUICK.publish_timeout_s + 5):
+            await store.close()
+        answers = await asyncio.gather(*waiting)
+        assert all(isinstance(answer, LogUnavailable) for (answer,) in answers)
+    finally:
+        server.thaw()

@@ -228,9 +228,12 @@ class Connection:
                 if await self._live(client, server):
                     attempt = 0
             finally:
-                with contextlib.suppress(*FAILURES):
-                    async with asyncio.timeout(_CLOSE_S):  # a frozen server does not take its leave
-                        await client.close()
+                try:
+                    with contextlib.suppress(*FAILURES):
+                        async with asyncio.timeout(_CLOSE_S):  # a frozen server does not take its leave
+                            await client.close()
+                finally:
+                    client.abort()
             top = min(self._settings.reconnect_max_s, self._settings.reconnect_min_s * 2 ** min(attempt, 16))
             await asyncio.sleep(random.uniform(self._settings.reconnect_min_s, top))  # noqa: S311 - jitter
 

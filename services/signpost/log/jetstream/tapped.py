@@ -42,3 +42,9 @@ class TappedClient(Client):
             # Above us nats-py would stop reading, and tell nobody.
             _log.exception("a message from NATS cannot be taken")
             await self._process_op_err(error)
+
+    def abort(self) -> None:
+        """Let the socket go at once, whatever waits to be sent: a frozen server would hold it for ever."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
