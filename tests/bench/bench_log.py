@@ -1,7 +1,8 @@
 """The log, on both engines: appends by what is in flight, reads, replay, the tail's latency.
 
 Floors: plain `sqlite3` in a loop, one thread, the same pragmas and rows, as many rows a commit as the
-engine has in flight; plain nats-py with as many publishes in flight. Payloads have 64 bytes; 100
+engine has in flight (of appends to a log at its bound: the same to one without); plain nats-py with as many publishes
+in flight. Payloads have 64 bytes; 100
 subjects; message ids as the services give them, unless a row says otherwise.
 """
 
@@ -19,7 +20,7 @@ from itertools import count
 from pathlib import Path
 
 import nats
-from signpost.log import Append, Log, LogSettings, open_store
+from signpost.log import Append, Log, LogSettings, Retention, open_store
 
 from tests.bench.harness import Row, Stopwatch, compare
 from tests.bench.plain_nats import callbacks
@@ -211,7 +212,9 @@ async def _appends(
 async def sqlite_rows(repeats: int, directory: Path) -> AsyncIterator[Row]:
     """The embedded engine."""
     path, plain = directory / "log.db", PlainSQLite(directory)
-    async with open_store(f"sqlite:///{path}", [LogSettings("appends"), LogSettings("reads", tail_bytes=1)]) as store:
+    bounded = LogSettings("bounded", Retention(max_records=20_000))
+    logs = [LogSettings("appends"), LogSettings("reads", tail_bytes=1), bounded]
+    async with open_store(f"sqlite:///{path}", logs) as store:
 
         async def floor_append(total: int, group: int) -> float:
             return await asyncio.to_thread(plain.append, total, group)
@@ -221,6 +224,14 @@ async def sqlite_rows(repeats: int, directory: Path) -> AsyncIterator[Row]:
 
         async for row in _appends("sqlite", store["appends"], repeats, list(IN_FLIGHT), floor_append):
             yield row
+        await _filled(store["bounded"], 20_000)
+        yield await compare(
+            "sqlite: appends, 100 in flight, ten calls, to a log at its bound",
+            "records/s",
+            lambda: together(store["bounded"], IN_FLIGHT[100], 100, True),
+            lambda: together(store["appends"], IN_FLIGHT[100], 100, True),
+            repeats,
+        )
         await _filled(store["reads"], READ)
         yield await compare("sqlite: replay", "records/s", lambda: replay(store["reads"]), floor_read, repeats)
         yield await compare(

@@ -28,11 +28,20 @@ def some_long(*quick: str) -> list[Any]:
 Fault = Callable[[FaultProxy, ServiceProcess, Workload], Awaitable[None]]
 
 
-async def survive(workload: Workload, service: ServiceProcess, fault: Fault, timeout_s: float = 40) -> FaultProxy:
-    """Run a workload through a proxy, break something meanwhile, check what came of it."""
+async def survive(
+    workload: Workload,
+    service: ServiceProcess,
+    fault: Fault,
+    *,
+    bytes_per_s: float | None = None,
+    timeout_s: float = 40,
+) -> FaultProxy:
+    """Run a workload through a proxy, that slow from the start, break something meanwhile, check what came of it."""
     async with asyncio.timeout(timeout_s):
         await workload.prepare(service)
         async with FaultProxy(service.port) as proxy, asyncio.TaskGroup() as group:
+            if bytes_per_s is not None:
+                proxy.throttle(bytes_per_s, Direction.DOWN)
             work = group.create_task(workload.run(proxy.target, service))
             breaking = group.create_task(_break(proxy, service, workload, fault))
             await asyncio.wait((work,))
@@ -110,7 +119,8 @@ async def test_fault_05_the_network_stands_still(method: str, services: Services
         proxy.heal()
 
     workload = WORKLOADS[method]()
-    await survive(workload, services[workload.service], stall)
+    # Slow enough that a list is not on this side already, whole, when the network stops.
+    await survive(workload, services[workload.service], stall, bytes_per_s=200_000)
     assert noticed.is_set()
 
 

@@ -254,7 +254,9 @@ class Connection:
                 link.drop("the server has closed it")
 
         async def on_error(error: Exception) -> None:
-            self._last_error = str(error) or type(error).__name__
+            # Why the server has closed it tells more than that it has.
+            if not (self._last_error and isinstance(error, OSError)):
+                self._last_error = str(error) or type(error).__name__
 
         s = self._settings
         try:
@@ -284,7 +286,7 @@ class Connection:
         self._learn(server, client)
         if client.is_closed:
             return False
-        self._link = link
+        self._link, self._last_error = link, ""
         self._linked.set()
         try:
             await link.lost.wait()

@@ -1,9 +1,10 @@
 """Retention on SQLite: removes what is beyond a log's bounds, a slice a transaction."""
 
+import contextlib
 import sqlite3
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from signpost.log.sqlite.schema import transaction
 from signpost.log.sqlite.subjects import State
 
 SLICE = 2_000  # records looked at in one transaction: the writer never stalls for longer
+PASS_S = 0.1  # between passes that took all there was: a log at its bound would have one after each commit
 SWEEP_BATCHES = 50  # written anew in one transaction, for one record or for all of theirs
 # Between sweeps for superseded records, which lie anywhere: the longer, the more of them go with one batch.
 SWEEP_S = 5.0
@@ -37,11 +39,11 @@ class Compaction:
         self._due_ns = 0  # no record is older than this: nothing to look for before it is beyond the age
         self._loaded = journal.counters.last  # what these superseded was not noted when they were stored
         self._wanted: list[int] = []  # of the sweep that is under way; rising
-        self._sweep_at = 0.0
+        self._pass_at = self._sweep_at = 0.0
 
     def hurry(self) -> None:
-        """Sweep at the next step."""
-        self._sweep_at = 0.0
+        """Wait for nothing at the next step."""
+        self._pass_at = self._sweep_at = 0.0
 
     def step(self, now_ns: int) -> bool:
         """Remove a slice of what is beyond the bounds; whether there may be more."""
@@ -49,38 +51,36 @@ class Compaction:
 
     def _pass(self, now_ns: int) -> bool:
         journal, bound = self._journal, self._journal.settings.retention
-        counters = journal.counters
+        counters, now = journal.counters, time.monotonic()
         oldest = -1 if bound.max_age_s is None else now_ns - int(bound.max_age_s * 1e9)
         over_records = 0 if bound.max_records is None else counters.records - bound.max_records
         over_bytes = 0 if bound.max_bytes is None else counters.bytes - bound.max_bytes
-        if oldest < self._due_ns and over_records <= 0 and over_bytes <= 0:
+        if (oldest < self._due_ns and over_records <= 0 and over_bytes <= 0) or now < self._pass_at:
             return False
         examined = counters.examined if bound.keep_last else 0
-        found = self._after(examined)
-        rows = [
-            _row(batch, at)
-            for batch in found.values()
-            for at in range(bisect_right(batch.sequences, examined), len(batch.sequences))
-        ]
-        journal.subjects.find([row.subject for row in rows])
+        found: dict[int, RecordBatch] = {}
         going: list[_Row] = []
-        more = sum([len(batch.sequences) for batch in found.values()]) >= SLICE
-        self._due_ns = rows[-1].time_ns if more and rows else counters.time_ns
-        for row in rows:
-            if row.time_ns > oldest and over_records <= 0 and over_bytes <= 0:
-                self._due_ns = row.time_ns
-                more = False
-                break
-            examined = row.sequence
-            state = journal.subjects.known.get(row.subject)
-            if bound.keep_last and row.previous and row.sequence <= self._loaded:
-                journal.superseded.append(row.previous)
-            if not bound.keep_last or state is None or state.last != row.sequence or row.tombstone:
-                going.append(row)
-                over_records -= 1
-                over_bytes -= row.size
+        seen = 0
+        self._due_ns = counters.time_ns
+        with contextlib.closing(self._after(examined)) as rows:
+            for key, batch, row in rows:
+                if seen == SLICE or (row.time_ns > oldest and over_records <= 0 and over_bytes <= 0):
+                    self._due_ns = row.time_ns
+                    break
+                seen += 1
+                examined = row.sequence
+                state = journal.subjects.known.get(row.subject)
+                if bound.keep_last and row.previous and row.sequence <= self._loaded:
+                    journal.superseded.append(row.previous)
+                if not bound.keep_last or state is None or state.last != row.sequence or row.tombstone:
+                    found[key] = batch
+                    going.append(row)
+                    over_records -= 1
+                    over_bytes -= row.size
         self._remove(found, going, examined if bound.keep_last else 0)
-        return more
+        if seen < SLICE:
+            self._pass_at = now + PASS_S
+        return seen == SLICE
 
     def _sweep(self) -> bool:
         """Remove records that were the last of their subject when the pass reached them, and are not any more."""
@@ -88,14 +88,17 @@ class Compaction:
             return False
         found: dict[int, RecordBatch] = {}
         going: list[_Row] = []
+        through = self._wanted[-1]
         spanning = batches.rows_of(self._connection, self._journal.counters.id, self._wanted)
-        for key, batch, places in islice(spanning, SWEEP_BATCHES):
-            found[key] = batch
-            going += [_row(batch, at) for at in places]
+        for count, (key, batch, places) in enumerate(islice(spanning, SWEEP_BATCHES), 1):
+            if places:
+                found[key] = batch
+                going += [_row(batch, at) for at in places]
+            if count == SWEEP_BATCHES:
+                through = key
         self._journal.subjects.find([row.subject for row in going])
         self._remove(found, going, 0)
-        done = bisect_right(self._wanted, max(found)) if len(found) == SWEEP_BATCHES else len(self._wanted)
-        del self._wanted[:done]
+        del self._wanted[: bisect_right(self._wanted, through)]
         return bool(self._wanted)
 
     def _begin_sweep(self) -> bool:
@@ -108,20 +111,18 @@ class Compaction:
             superseded.clear()
         return bool(self._wanted)
 
-    def _after(self, sequence: int) -> dict[int, RecordBatch]:
-        """The next batches with records after a sequence, by the keys of their rows: a slice."""
-        found: dict[int, RecordBatch] = {}
-        records = 0
-        for key, count, encoded in self._connection.execute(
-            f"SELECT last, records, batch FROM {batches.table(self._journal.counters.id)}"  # noqa: S608 - our own table
+    def _after(self, sequence: int) -> Generator[tuple[int, RecordBatch, _Row], None, None]:
+        """The records after a sequence, each with its batch and that one's key; their subjects are known."""
+        for key, encoded in self._connection.execute(
+            f"SELECT last, batch FROM {batches.table(self._journal.counters.id)}"  # noqa: S608 - our own table
             " WHERE last > ? ORDER BY last",
             (sequence,),
         ):
-            found[key] = batches.decoded(encoded)
-            records += count
-            if records >= SLICE:
-                break
-        return found
+            batch = batches.decoded(encoded)
+            first = bisect_right(batch.sequences, sequence)
+            self._journal.subjects.find(batch.subjects[first:])
+            for at in range(first, len(batch.sequences)):
+                yield key, batch, _row(batch, at)
 
     def _remove(self, found: dict[int, RecordBatch], going: Sequence[_Row], examined: int) -> None:
         journal, counters = self._journal, self._journal.counters
@@ -144,8 +145,7 @@ class Compaction:
             return
         with transaction(self._connection):
             for key, batch in found.items():
-                if not sequences.isdisjoint(batch.sequences):
-                    batches.remove(self._connection, counters.id, key, batch, sequences)
+                batches.remove(self._connection, counters.id, key, batch, sequences)
             journal.subjects.write(states)
             journal.write_counters(after)
         journal.counters = after
