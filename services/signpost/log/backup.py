@@ -60,24 +60,22 @@ async def restore(url: str, path: str | Path, *, settings: Any = None) -> int:
     if urlsplit(url).scheme in NATS_SCHEMES:
         from signpost.log import backup_jetstream  # noqa: PLC0415 - needs an extra
 
-        with schema.readable(path) as file, contextlib.closing(schema.connect(file, read_only=True)) as source:
+        with contextlib.ExitStack() as stack:
+            file = await asyncio.to_thread(stack.enter_context, schema.readable(path))
+            source = stack.enter_context(contextlib.closing(schema.connect(file, read_only=True)))
             return await backup_jetstream.restore(url, source, settings)
     return await asyncio.to_thread(_restore_sqlite, Path(sqlite_path(url)), path)
 
 
 def records_of(source: sqlite3.Connection, log_id: int, after: int) -> list[Record]:
     """The next records of a backup after a sequence, for engines that publish them again."""
-    rows = source.execute(
-        f"SELECT last, records, batch FROM {batches.table(log_id)} WHERE last > ? ORDER BY last",  # noqa: S608 - ours
-        (after,),
-    )
-    return take(rows, after, None, _PAGE, _PAGE_BYTES)[0]
+    return take(batches.rows_after(source, log_id, after), after, None, _PAGE, _PAGE_BYTES)[0]
 
 
 def _backup_sqlite(live: Path, path: Path) -> int:
     with schema.readable(live) as file, _whole(path) as aside:
         with (
-            _refusing(live),
+            schema.refusing(live),
             contextlib.closing(schema.connect(file, read_only=True)) as source,
             contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as copy,
         ):
@@ -90,7 +88,7 @@ def _backup_sqlite(live: Path, path: Path) -> int:
 def _restore_sqlite(live: Path, path: Path) -> int:
     with schema.readable(path) as file:
         schema.prepare(live)
-        with _refusing(live), contextlib.closing(schema.connect(live)) as connection:
+        with schema.refusing(live), contextlib.closing(schema.connect(live)) as connection:
             connection.execute("ATTACH ? AS source", (str(file.absolute()),))
             with schema.transaction(connection):
                 _take_over(connection)
@@ -152,14 +150,6 @@ def _count(path: Path) -> int:
     with contextlib.closing(schema.connect(path, read_only=True)) as connection:
         (records,) = connection.execute("SELECT sum(records) FROM logs").fetchone()
     return records or 0
-
-
-@contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise LogRefused(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager

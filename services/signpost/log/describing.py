@@ -26,7 +26,11 @@ async def describe(url: str, *, settings: Any = None) -> dict[str, Statistics]:
 
 
 def _describe_sqlite(path: Path) -> dict[str, Statistics]:
-    with schema.readable(path) as file, contextlib.closing(schema.connect(file, read_only=True)) as connection:
+    with (
+        schema.readable(path) as file,
+        schema.refusing(path),
+        contextlib.closing(schema.connect(file, read_only=True)) as connection,
+    ):
         return dict(sorted(_figures(connection)))
 
 
@@ -34,6 +38,6 @@ def _figures(connection: sqlite3.Connection) -> list[tuple[str, Statistics]]:
     logs = connection.execute("SELECT id, name, records, bytes, subjects, last FROM logs").fetchall()
     figures = []
     for log_id, name, records, size_bytes, subjects, last in logs:
-        (first,) = connection.execute(f"SELECT min(first) FROM {batches.table(log_id)}").fetchone()  # noqa: S608 - ours
-        figures.append((name, Statistics(records, size_bytes, subjects, last + 1 if first is None else first, last)))
+        first = batches.first(connection, log_id) or last + 1
+        figures.append((name, Statistics(records, size_bytes, subjects, first, last)))
     return figures

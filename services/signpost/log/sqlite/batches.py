@@ -10,8 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, compress
-from operator import itemgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 
@@ -21,7 +20,8 @@ from signpost.log.base import Record
 BATCH_RECORDS = 250  # finding one record decodes as many; a page of a thousand takes four whole batches
 BATCH_BYTES = 256 * 1024  # of payload; a single larger record has a batch of its own
 _AS_RECORD: Callable[[tuple[object, ...]], Record] = partial(tuple.__new__, Record)
-_SEQUENCE: Callable[[Record], int] = itemgetter(0)
+Row: TypeAlias = tuple[int, int, bytes]
+"""Of a batch: its key, which is at least its highest sequence, how many records, and the encoded batch."""
 
 
 class Columns(NamedTuple):
@@ -101,13 +101,19 @@ def as_records(columns: Columns) -> list[Record]:
     return list(map(_AS_RECORD, zip(*columns[:6], strict=True)))
 
 
-def after_sequence(records: list[Record], sequence: int) -> list[Record]:
-    """Those that stand after a sequence, of records in order."""
-    return (
-        records
-        if not records or records[0][0] > sequence
-        else records[bisect_right(records, sequence, key=_SEQUENCE) :]
+def rows_after(connection: sqlite3.Connection, log_id: int, sequence: int, through: int | None = None) -> Iterator[Row]:
+    """The rows with records after a sequence, in order; `through`: of batches that begin there or before."""
+    until = "" if through is None else " AND first <= ?"
+    return connection.execute(
+        f"SELECT last, records, batch FROM {table(log_id)} WHERE last > ?{until} ORDER BY last",  # noqa: S608
+        (sequence,) if through is None else (sequence, through),
     )
+
+
+def first(connection: sqlite3.Connection, log_id: int) -> int | None:
+    """The lowest sequence; None where there is none."""
+    row = connection.execute(f"SELECT first FROM {table(log_id)} ORDER BY last LIMIT 1").fetchone()  # noqa: S608
+    return row[0] if row else None
 
 
 def place(batch: RecordBatch, sequence: int) -> int | None:

@@ -113,11 +113,7 @@ class Compaction:
 
     def _after(self, sequence: int) -> Generator[tuple[int, RecordBatch, _Row], None, None]:
         """The records after a sequence, each with its batch and that one's key; their subjects are known."""
-        for key, encoded in self._connection.execute(
-            f"SELECT last, batch FROM {batches.table(self._journal.counters.id)}"  # noqa: S608 - our own table
-            " WHERE last > ? ORDER BY last",
-            (sequence,),
-        ):
+        for key, _, encoded in batches.rows_after(self._connection, self._journal.counters.id, sequence):
             batch = batches.decoded(encoded)
             first = bisect_right(batch.sequences, sequence)
             self._journal.subjects.find(batch.subjects[first:])

@@ -208,10 +208,7 @@ class Journal:
         # What was stored after the last flush of the subjects.
         flushed = self.counters.flushed
         changed: dict[str, State] = {}
-        for (encoded,) in self._connection.execute(
-            f"SELECT batch FROM {batches.table(self.counters.id)} WHERE last > ? ORDER BY last",  # noqa: S608
-            (flushed,),
-        ):
+        for _, _, encoded in batches.rows_after(self._connection, self.counters.id, flushed):
             batch = batches.decoded(encoded)
             self.subjects.find(batch.subjects)
             for sequence, subject, tombstone in zip(batch.sequences, batch.subjects, batch.tombstones, strict=True):

@@ -2,10 +2,10 @@
 
 import re
 import sqlite3
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from signpost.log import positions
 from signpost.log.base import Bounds, Page, Record, Statistics, SubjectInfo
@@ -18,8 +18,6 @@ from signpost.wire import varint
 RANGE = 50_000  # sequences that one statement scans for a filter
 CHAIN_RECORDS = 2_000  # a subject with more records is scanned for, not walked along its chain
 HOP_RECORDS = 500  # one step along the chain takes as long as the scan of so many records
-_Row: TypeAlias = tuple[int, int, bytes]
-"""Of a batch: its highest sequence, how many records, and the batch."""
 _SUBJECT_TAG = b"\x12"  # of a subject in an encoded batch: field 2, with a length
 
 
@@ -147,12 +145,9 @@ class Reading:
                     high = middle
                 else:
                     low = row[0] + 1
-            found = connection.execute(
-                f"SELECT batch FROM {self._batches} WHERE last >= ? ORDER BY last LIMIT 1",  # noqa: S608
-                (low,),
-            ).fetchone()
+            found = next(batches.rows_after(connection, self._id, low - 1), None)
             if found is not None:
-                batch = batches.decoded(found[0])
+                batch = batches.decoded(found[2])
                 at = bisect_left(batch.times_ns, time_ns)
                 low = batch.sequences[at - 1] + 1 if at else max(low, 1)
             return max(low - 1, counters.horizon)
@@ -161,11 +156,10 @@ class Reading:
         """A page's records, from a scan of the whole log, and how far it covers."""
         after, subjects, limit, max_bytes, _ = query
         match, needle = None if subjects is None else matcher(subjects), _needle(subjects)
-        sql = f"SELECT last, records, batch FROM {self._batches} WHERE last > ? AND first <= ? ORDER BY last"  # noqa: S608
         found: list[Record] = []
         while after < last and not found:
             through = last if subjects is None else min(after + RANGE, last)
-            rows: Iterable[_Row] = connection.execute(sql, (after, through))
+            rows: Iterable[batches.Row] = batches.rows_after(connection, self._id, after, through)
             if needle:
                 rows = (row for row in rows if needle in row[2])  # much sooner than SQLite's instr
             found, seen, more = take(rows, after, match, limit, max_bytes)
@@ -198,12 +192,11 @@ class Reading:
             (subject,),
         ).fetchone()
         last, records = row or (0, 0)
-        rows = connection.execute(
-            f"SELECT batch FROM {self._batches} WHERE last > ? ORDER BY last",  # noqa: S608
-            (counters.flushed,),
-        )
         needle = _needle(subject)
-        for batch in [batches.decoded(encoded) for (encoded,) in rows if needle in encoded]:
+        for _, _, encoded in batches.rows_after(connection, self._id, counters.flushed):
+            if needle not in encoded:
+                continue
+            batch = batches.decoded(encoded)
             for sequence, name in zip(batch.sequences, batch.subjects, strict=True):
                 if name == subject and sequence > counters.flushed:
                     last, records = sequence, records + 1
@@ -251,12 +244,8 @@ class Reading:
         if not stale:
             return found
         first = self._bounds(connection, counters).first
-        rows = connection.execute(
-            f"SELECT batch FROM {self._batches} WHERE first < ? ORDER BY last",  # noqa: S608
-            (first + RANGE,),
-        )
         firsts: dict[str, int] = {}
-        for (encoded,) in rows:
+        for _, _, encoded in batches.rows_after(connection, self._id, 0, first + RANGE - 1):
             batch = batches.decoded(encoded)
             for sequence, subject in zip(batch.sequences, batch.subjects, strict=True):
                 firsts.setdefault(subject, sequence)
@@ -266,12 +255,12 @@ class Reading:
         return [info._replace(first_sequence=firsts[info.subject]) if info.subject in stale else info for info in found]
 
     def _bounds(self, connection: sqlite3.Connection, counters: Counters) -> Bounds:
-        row = connection.execute(f"SELECT first FROM {self._batches} ORDER BY last LIMIT 1").fetchone()  # noqa: S608
-        return Bounds(row[0] if row else counters.last + 1, counters.last, counters.horizon)
+        first = batches.first(connection, self._id) or counters.last + 1
+        return Bounds(first, counters.last, counters.horizon)
 
 
 def take(
-    rows: Iterable[_Row], after: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
+    rows: Iterable[batches.Row], after: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
 ) -> tuple[list[Record], int, bool]:
     """A page's records after a sequence, from rows of batches; the last sequence looked at, and whether it
     was cut short."""
@@ -290,7 +279,8 @@ def take(
                 break
         if not encoded:
             return found, seen, False
-        taken = batches.after_sequence(batches.records_of(batches.decoded(*encoded)), after)
+        joined = batches.decoded(*encoded)
+        taken = batches.records_of(joined)[bisect_right(joined.sequences, after) :]
         if match is not None:
             taken = [record for record in taken if match(record[1])]
         more = sum([len(record[4]) for record in taken])

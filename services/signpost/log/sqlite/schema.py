@@ -125,7 +125,7 @@ def prepare(path: Path, *, owned: bool = False) -> None:
     `owned`: the caller holds its `FileLock`. Otherwise that is taken for a migration, so that no file changes
     under a service of an older release.
     """
-    with _refusing(path):
+    with refusing(path, " cannot be opened"):
         if not path.exists() or path.stat().st_size == 0:
             _create(path)
         if _check(path) < VERSION:
@@ -145,16 +145,29 @@ def readable(path: Path) -> Iterator[Path]:
     """
     if not path.exists() or path.stat().st_size == 0:
         raise LogRefused(f"{path} does not exist, or is empty")
-    with _refusing(path), contextlib.ExitStack() as stack:
-        if _check(path) < VERSION:
-            original, path = path, Path(stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent))) / path.name
-            with (
-                contextlib.closing(connect(original, read_only=True)) as source,
-                contextlib.closing(sqlite3.connect(path)) as copy,
-            ):
-                source.backup(copy)
-            _migrate(path)
+    with contextlib.ExitStack() as stack:
+        with refusing(path, " cannot be opened"):
+            if _check(path) < VERSION:
+                directory = stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent))
+                original, path = path, Path(directory) / path.name
+                with (
+                    contextlib.closing(connect(original, read_only=True)) as source,
+                    contextlib.closing(sqlite3.connect(path)) as copy,
+                ):
+                    source.backup(copy)
+                _migrate(path)
         yield path
+
+
+@contextlib.contextmanager
+def refusing(path: Path, fault: str = "") -> Iterator[None]:
+    """What SQLite or the system has against a file, as a LogRefused that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise LogRefused(f"{path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise LogRefused(f"{path}{fault}: {error}") from error
 
 
 def new_log(connection: sqlite3.Connection, name: str) -> int:
@@ -231,16 +244,6 @@ def _check(path: Path) -> int:
     if verdict != "ok":
         raise LogRefused(f"{path} is damaged ({verdict}); restore it from a backup, or move it away")
     return version
-
-
-@contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise LogRefused(f"{path}: {error.strerror}") from error
-    except sqlite3.DatabaseError as error:
-        raise LogRefused(f"{path} cannot be opened: {error}") from error
 
 
 def _migrate(path: Path) -> None:
