@@ -10,7 +10,6 @@ wait, so a client that sends faster than the disk takes is held back by flow con
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -37,7 +36,14 @@ class _Batch(NamedTuple):
 
     answer: ImportFeaturesResponse
     indexes: list[int]
-    stored: "asyncio.Task[list[Appended | SignpostError]]"
+    stored: "asyncio.Task[_Stored]"
+
+
+class _Stored(NamedTuple):
+    """What the log has said, and the sequences in it."""
+
+    answers: list[Appended | SignpostError]
+    sequences: list[int]
 
 
 class Importer:
@@ -45,7 +51,7 @@ class Importer:
 
     def __init__(self, log: Log, projection: Projection) -> None:
         self._log, self._projection = log, projection
-        self._on_their_way: dict[str, Counter[str]] = {}
+        self._on_their_way: dict[str, dict[str, int]] = {}
         """How many appends of a feature are, by collection and id."""
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -87,7 +93,7 @@ class Importer:
         ids: list[str] = []
         appends: list[Append] = []
         await self._projection.wait_for(self._log.head)
-        on_their_way = self._on_their_way.setdefault(collection, Counter())
+        on_their_way = self._on_their_way.setdefault(collection, {})
         features = request.features
         for begin in range(0, len(features), _SLICE):
             index = self._projection.index(collection)
@@ -111,32 +117,31 @@ class Importer:
                 )
                 on_their_way[feature_id] = on_their_way.get(feature_id, 0) + 1
             await asyncio.sleep(0)
-        stored = asyncio.create_task(self._log.append_many(appends))
+        stored = asyncio.create_task(self._store(appends))
         settling = asyncio.create_task(self._settle(stored, collection, ids))
         self._settling.add(settling)
         settling.add_done_callback(self._settling.discard)
         return _Batch(answer, indexes, stored)
 
-    async def _settle(
-        self, stored: "asyncio.Task[list[Appended | SignpostError]]", collection: str, ids: list[str]
-    ) -> None:
+    async def _store(self, appends: list[Append]) -> _Stored:
+        answers = await self._log.append_many(appends)
+        return _Stored(answers, [answer[0] for answer in answers if isinstance(answer, Appended)])
+
+    async def _settle(self, stored: "asyncio.Task[_Stored]", collection: str, ids: list[str]) -> None:
         """Once what was appended is in the index, it is judged by the index again."""
         try:
-            await self._projection.wait_for(max(_sequences(await stored), default=0))
+            await self._projection.wait_for(max((await stored).sequences, default=0))
         except SignpostError:
             pass  # `_answer` tells the client; what was stored after all will be seen in the index
         finally:
             on_their_way = self._on_their_way[collection]
             for feature_id in ids:
-                if on_their_way[feature_id] > 1:
-                    on_their_way[feature_id] -= 1
-                else:
-                    del on_their_way[feature_id]
+                if more := on_their_way.pop(feature_id) - 1:
+                    on_their_way[feature_id] = more
 
     async def _answer(self, batch: _Batch) -> ImportFeaturesResponse:
         answer = batch.answer
-        answers = await batch.stored
-        sequences = _sequences(answers)
+        answers, sequences = await batch.stored
         answer.written = len(sequences)
         if len(sequences) < len(answers):
             for n, stored in zip(batch.indexes, answers, strict=True):
@@ -152,10 +157,6 @@ class Importer:
         REFUSED.inc(len(answer.errors))
         answer.errors.sort(key=lambda error: error.index)
         return answer
-
-
-def _sequences(answers: list[Appended | SignpostError]) -> list[int]:
-    return [answer[0] for answer in answers if isinstance(answer, Appended)]
 
 
 def _check(request: ImportFeaturesRequest) -> str:

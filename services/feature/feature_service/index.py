@@ -19,27 +19,19 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from feature_service.geometry import Mask, unit_vectors
+from feature_service.records import Change
 from feature_service.slotmap import SlotMap
 from feature_service.table import ALIVE, Columns, Properties, Slots
 
 _SMALLEST_CAPACITY = 1024
 TAIL = 2048
 """Versions that may be searched one by one: more cost every query, fewer cost rebuilds."""
+UNASKED_TAIL = 65_536
+"""The same while nobody asks, as in most imports: the first question may take a millisecond more."""
 MIDDLE = 16_384
 """Least size of the middle before the base is built anew; half the base where that is more."""
 _QUIET_TAIL, _QUIET_SHARE = 64, 16
 """While nothing changes, so few stay in the tail, and so small a share of the base outside of it."""
-
-
-class Change(NamedTuple):
-    """One change of a collection; `item` None: the feature is gone."""
-
-    id: str
-    item: bytes | None
-    latitude: int
-    longitude: int
-    sequence: int
-    time_ns: int
 
 
 class Segment(NamedTuple):
@@ -87,13 +79,14 @@ class Index:
         self._count = 0
         self._alive = 0
         self._rebuild: Rebuild | None = None
+        self._asked = False  # since the last rebuild began
         self._sequence = sequence
 
     def __len__(self) -> int:
         return self._alive
 
     def apply(self, changes: Sequence[Change], through: int) -> list[tuple[int | None, int | None]]:
-        """Take in changes, in log order; answers the slots of the versions before and after each.
+        """Take in puts and removals, in log order; answers the slots of the versions before and after each.
 
         `through` is the sequence up to which the collection is then known.
         """
@@ -130,6 +123,10 @@ class Index:
 
     def snapshot(self) -> Snapshot:
         """The collection now."""
+        self._asked = True
+        return self._shown()
+
+    def _shown(self) -> Snapshot:
         segments = tuple(s for s in (self._base, self._middle) if s is not None and s.size)
         return Snapshot(self._columns, self._properties, segments, self._tail, self._count, self._sequence)
 
@@ -140,7 +137,9 @@ class Index:
     def due(self, *, quiet: bool = False) -> "Rebuild | None":
         """A rebuild to run now, if one is due and none is on its way; `quiet`: there is time for more of them."""
         middle = self._middle.size if self._middle else 0
-        tail, share = (_QUIET_TAIL, _QUIET_SHARE) if quiet else (max(TAIL, middle // 16), 2)
+        tail, share = max(TAIL if self._asked else UNASKED_TAIL, middle // 16), 2
+        if quiet:
+            tail, share = _QUIET_TAIL, _QUIET_SHARE
         base = self._base.size if self._base else 0
         outside = self._count - base
         everything = outside > max(tail if quiet else MIDDLE, base // share)
@@ -156,7 +155,8 @@ class Index:
     def begin(self, *, everything: bool) -> "Rebuild":
         """A rebuild of the base, or of the middle alone. One at a time."""
         base = self._base.size if self._base else 0
-        self._rebuild = Rebuild(self.snapshot(), 0 if everything else base, everything)
+        self._asked = False
+        self._rebuild = Rebuild(self._shown(), 0 if everything else base, everything)
         return self._rebuild
 
     def install(self, rebuild: "Rebuild") -> None:
@@ -181,7 +181,7 @@ class Index:
         if end > self._columns.capacity:
             self._columns = _grown(self._columns, start, end)
         columns, here = self._columns, slice(start, end)
-        ids, items, latitudes, longitudes, sequences, times = zip(*puts, strict=True)
+        _, ids, sequences, times, items, latitudes, longitudes, _ = zip(*puts, strict=True)
         columns.latitudes[here] = latitudes
         columns.longitudes[here] = longitudes
         columns.vectors[here] = unit_vectors(columns.latitudes[here], columns.longitudes[here])

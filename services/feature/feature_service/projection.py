@@ -22,9 +22,9 @@ from signpost.log import positions
 from signpost.log.base import Log, Page, Record
 
 from feature_service.geometry import Vector
-from feature_service.index import Change, Index, Rebuild, Snapshot
+from feature_service.index import Index, Rebuild, Snapshot
 from feature_service.metrics import APPLIED, FEATURES, REBUILD_SECONDS
-from feature_service.records import Decoded, Kind, collections, decode
+from feature_service.records import Change, Kind, collections, decode
 from feature_service.table import Columns
 from protos.feature.v1.feature_pb2 import Position
 
@@ -233,9 +233,9 @@ class Projection:
             await asyncio.sleep(0)
 
     def _apply(self, records: Sequence[Record], through: int, position: bytes) -> None:
-        batches: dict[str, list[tuple[Record, Decoded]]] = {}
+        batches: dict[str, list[Change]] = {}
         for record in records:
-            batches.setdefault(self._collection_of(record.subject), []).append((record, decode(record)))
+            batches.setdefault(self._collection_of(record.subject), []).append(decode(record))
         told: list[Applied] = []
         for collection, batch in batches.items():
             told += self._apply_to(collection, batch, through)
@@ -251,19 +251,17 @@ class Projection:
             if not future.done():
                 future.set_result(None)
 
-    def _apply_to(self, collection: str, batch: list[tuple[Record, Decoded]], through: int) -> list[Applied]:
+    def _apply_to(self, collection: str, batch: list[Change], through: int) -> list[Applied]:
         index = self._indexes.get(collection)
         if index is None:
             index = self._indexes[collection] = Index()
-        moving = [(record, change) for record, change in batch if change.kind is not Kind.DWELLED]
-        new = tuple.__new__  # a NamedTuple's own constructor takes three times as long
-        changes = [new(Change, (c.id, c.item, c.latitude, c.longitude, r.sequence, r.time_ns)) for r, c in moving]
-        slots = index.apply(changes, through)
+        moving = [change for change in batch if change.kind is not Kind.DWELLED]
+        slots = index.apply(moving, through)
         FEATURES.labels(collection).set(len(index))
         if self._expiries is not None:
-            for record, change in moving:
+            for change in moving:
                 if change.expires_ns:
-                    self._expiries(collection, change.id, record.sequence, change.expires_ns)
+                    self._expiries(collection, change.id, change.sequence, change.expires_ns)
         if not self.ready or not any(listener.wants(collection) for listener in self._listeners):
             return []
         columns = index.columns
@@ -274,15 +272,15 @@ class Projection:
                 change.id,
                 None if before is None else _version(columns, before),
                 None if after is None else _version(columns, after),
-                record.sequence,
-                record.time_ns,
+                change.sequence,
+                change.time_ns,
                 change.expires_ns,
             )
-            for (record, change), (before, after) in zip(moving, slots, strict=True)
+            for change, (before, after) in zip(moving, slots, strict=True)
         ]
         if len(moving) < len(batch):
-            dwells = [(r, c) for r, c in batch if c.kind is Kind.DWELLED]
-            told += [Applied(collection, c.kind, c.id, None, None, r.sequence, r.time_ns, 0) for r, c in dwells]
+            dwells = [change for change in batch if change.kind is Kind.DWELLED]
+            told += [Applied(collection, c.kind, c.id, None, None, c.sequence, c.time_ns, 0) for c in dwells]
             told.sort(key=_sequence)
         return told
 

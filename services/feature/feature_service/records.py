@@ -41,11 +41,13 @@ _KINDS: dict[str | None, Kind] = {kind.value: kind for kind in Kind}
 """By the name of the change in the envelope; quicker than the enum's own look-up."""
 
 
-class Decoded(NamedTuple):
-    """A record's change. `item` and what follows it are filled for puts only; `expires_ns` 0: never."""
+class Change(NamedTuple):
+    """A record's change of a feature. `item` and what follows it are filled for puts only; `expires_ns` 0: never."""
 
     kind: Kind
     id: str
+    sequence: int
+    time_ns: int
     item: bytes | None = None
     latitude: int = 0
     longitude: int = 0
@@ -86,9 +88,9 @@ def collections() -> Callable[[str], str]:
     return collection_of
 
 
-def decode(record: Record) -> Decoded:
+def decode(record: Record) -> Change:
     """The change that a record holds."""
-    payload = record.payload
+    sequence, subject, _, time_ns, payload, _ = record
     if payload.startswith(_PUT):
         size, shift, at = 0, 0, 3
         while True:
@@ -98,13 +100,13 @@ def decode(record: Record) -> Decoded:
             if byte < 0x80:
                 break
             shift += 7
-        return _put(payload[3 : at + size], payload[at : at + size])
+        return _put(payload[3 : at + size], payload[at : at + size], sequence, time_ns)
     kind, stored = envelope(record)
     if kind is Kind.PUT:
-        return _put(to_item(stored.put), stored.put)
+        return _put(to_item(stored.put), stored.put, sequence, time_ns)
     if kind is Kind.DWELLED:
-        return Decoded(kind, stored.dwelled.feature_id)
-    return Decoded(kind, decode_token(record.subject.partition(".")[2]))
+        return Change(kind, stored.dwelled.feature_id, sequence, time_ns)
+    return Change(kind, decode_token(subject.partition(".")[2]), sequence, time_ns)
 
 
 def envelope(record: Record) -> tuple[Kind, FeatureRecord]:
@@ -118,10 +120,10 @@ def envelope(record: Record) -> tuple[Kind, FeatureRecord]:
     return kind, stored
 
 
-def _put(item: bytes, feature: bytes) -> Decoded:
+def _put(item: bytes, feature: bytes, sequence: int, time_ns: int) -> Change:
     head = FeatureHead.FromString(feature)
     location = head.location
     expires_ns = (
         head.expire_time.seconds * 1_000_000_000 + head.expire_time.nanos if head.HasField("expire_time") else 0
     )
-    return _new(Decoded, (Kind.PUT, head.id, item, location.latitude, location.longitude, expires_ns))
+    return _new(Change, (Kind.PUT, head.id, sequence, time_ns, item, location.latitude, location.longitude, expires_ns))

@@ -14,7 +14,7 @@ from feature_service.index import Snapshot
 from feature_service.items import to_feature
 from feature_service.metrics import RESETS, SELECTING, WATCH_EVENTS
 from feature_service.projection import Projection
-from feature_service.records import Decoded, Kind, collections, decode
+from feature_service.records import Change, Kind, collections, decode
 from feature_service.search import After, Found, Question, search
 from feature_service.validation import Problems, area_of, collection_of, filters_of
 from feature_service.watches import Behind, Event, Selection, Watch, Watches, left
@@ -202,7 +202,7 @@ class _Stream:
                     self._position = await log.position(after)
                 return
 
-    def _stands(self, page: Page) -> Iterator[tuple[Decoded, Event]]:
+    def _stands(self, page: Page) -> Iterator[tuple[Change, Event]]:
         """Whether each changed feature of a page is in the set after its change: `present` or `left`."""
         selection = self._selection
         for record in page.records:

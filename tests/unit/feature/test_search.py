@@ -9,9 +9,10 @@ from feature_service import filters
 from feature_service.areas import Area, Box, Circle, Polygon
 from feature_service.filters import Filter
 from feature_service.geometry import bound, unit_vector
-from feature_service.index import Change, Index, Snapshot
+from feature_service.index import TAIL, UNASKED_TAIL, Index, Snapshot
 from feature_service.items import to_item
 from feature_service.nearest import NearestQuery, nearest
+from feature_service.records import Change, Kind
 from feature_service.rings import ring
 from feature_service.search import After, Found, Question, search, search_in_parts
 from hypothesis import given, settings
@@ -42,7 +43,9 @@ class World:
         for place in places:
             self.sequence += 1
             self.places[place.id] = place
-            change = Change(place.id, item_of(place), place.latitude, place.longitude, self.sequence, self.sequence)
+            change = Change(
+                Kind.PUT, place.id, self.sequence, self.sequence, item_of(place), place.latitude, place.longitude
+            )
             changes.append(change)
         self.index.apply(changes, self.sequence)
 
@@ -51,7 +54,7 @@ class World:
         for each in ids:
             self.sequence += 1
             self.places.pop(each, None)
-            changes.append(Change(each, None, 0, 0, self.sequence, self.sequence))
+            changes.append(Change(Kind.DELETED, each, self.sequence, self.sequence))
         self.index.apply(changes, self.sequence)
 
     def rebuild(self, *, everything: bool) -> None:
@@ -366,7 +369,7 @@ def test_fault_32_filters_find_what_a_loop_finds_in_trees_and_rebuilds() -> None
         properties: dict[str, float] = {"size": float(n % 50)} if n % 3 else {}
         rows[place.id] = place, properties
         item = item_of(place, **properties)
-        changes.append(Change(place.id, item, place.latitude, place.longitude, n + 1, 0))
+        changes.append(Change(Kind.PUT, place.id, n + 1, 0, item, place.latitude, place.longitude))
     index.apply(changes, 3000)
     small, missing = Filter("size", filters.less(3.0)), Filter("size", filters.equal(None))
     origin = (123, 456)
@@ -385,3 +388,22 @@ def test_fault_32_filters_find_what_a_loop_finds_in_trees_and_rebuilds() -> None
             check_nearest(snapshot, found, origin, right, 20)
             listed = search(snapshot, Question(None, Box(-POLE, -DATE_LINE, POLE, DATE_LINE), [chosen]))
             assert ids_of(snapshot, listed) == sorted(place.id for place in right)
+
+
+def test_an_index_is_rebuilt_sooner_where_somebody_asks() -> None:
+    def puts(begin: int, end: int) -> list[Change]:
+        return [Change(Kind.PUT, f"f{n}", n, 0, b"", n, n) for n in range(begin, end)]
+
+    index = Index()
+    index.apply(puts(1, 2 * TAIL), 2 * TAIL)
+    assert index.due() is None
+    found = search(index.snapshot(), Question(unit_vector(0, 0), limit=3))
+    assert ids_of(index.snapshot(), found) == ["f1", "f2", "f3"]
+    rebuild = index.due()
+    assert rebuild is not None
+    rebuild.run()
+    index.install(rebuild)
+    index.apply(puts(2 * TAIL, UNASKED_TAIL), UNASKED_TAIL)
+    assert index.due() is None
+    index.apply(puts(UNASKED_TAIL, UNASKED_TAIL + 2 * TAIL), UNASKED_TAIL + 2 * TAIL)
+    assert index.due() is not None
