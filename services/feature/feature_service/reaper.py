@@ -5,6 +5,8 @@ features are a tenth of a second in which the event loop does nothing.
 """
 
 import threading
+import weakref
+from collections.abc import Iterable
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,9 +19,15 @@ STEP = 4096
 _retired: SimpleQueue[Objects | list[dict[Any, Any]]] = SimpleQueue()
 
 
-def retire(objects: Objects | list[dict[Any, Any]]) -> None:
-    """Empty what nobody else holds: an array filled from its beginning, or dictionaries. For `__del__`."""
-    _retired.put(objects)
+def retire_with(owner: object, *held: Objects | list[dict[Any, Any]]) -> None:
+    """Once an owner is gone, empty what it held: arrays filled from their beginning, and dictionaries."""
+    weakref.finalize(owner, _retire, held).atexit = False  # the end of the process frees it at once
+
+
+def _retire(held: Iterable[Objects | list[dict[Any, Any]]]) -> None:
+    for objects in held:
+        if sum(map(len, objects) if isinstance(objects, list) else objects.shape) > STEP:
+            _retired.put(objects)
 
 
 def _work() -> None:

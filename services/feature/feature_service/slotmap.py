@@ -5,7 +5,7 @@ Many small dictionaries: growing a large one would hold everything up for tens o
 
 from collections.abc import Iterable
 
-from feature_service.reaper import STEP, retire
+from feature_service.reaper import retire_with
 
 _SHARDS = 256
 
@@ -15,6 +15,7 @@ class SlotMap:
 
     def __init__(self) -> None:
         self._shards: list[dict[str, int]] = [{} for _ in range(_SHARDS)]
+        retire_with(self, self._shards)
 
     def get(self, key: str) -> int | None:
         """The slot of an id, if it has one."""
@@ -41,7 +42,3 @@ class SlotMap:
 
     def __len__(self) -> int:
         return sum(map(len, self._shards))
-
-    def __del__(self) -> None:
-        if len(self) > STEP:
-            retire(self._shards)

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from feature_service.filters import Filter, Property, property_of
 from feature_service.geometry import Floats, Int32s, Ints, Mask
 from feature_service.items import to_feature
-from feature_service.reaper import STEP, Objects, retire
+from feature_service.reaper import STEP, Objects, retire_with
 
 ALIVE = np.iinfo(np.int64).max
 Slots = npt.NDArray[np.intp]
+_COLUMNS = ("born", "died", "ids", "items", "latitudes", "longitudes", "times", "vectors")
 _PROPERTIES_KEPT = 16
 
 
@@ -28,7 +29,7 @@ class Columns:
     and `died` are sequences, `times` Unix nanoseconds.
     """
 
-    __slots__ = ("born", "died", "ids", "items", "latitudes", "longitudes", "times", "vectors")
+    __slots__ = (*_COLUMNS, "__weakref__")
 
     def __init__(self, capacity: int) -> None:
         self.vectors: Floats = np.empty((capacity, 3))
@@ -39,13 +40,8 @@ class Columns:
         self.times: Ints = np.empty(capacity, np.int64)
         self.items: Objects = np.empty(capacity, object)
         self.ids: Objects = np.empty(capacity, object)
-
-    # What is not written yet takes no memory but address space, so there may be room to spare.
-
-    def __del__(self) -> None:
-        if len(self.items) > STEP:
-            retire(self.items)
-            retire(self.ids)
+        # What is not written yet takes no memory but address space, so there may be room to spare.
+        retire_with(self, self.items, self.ids)
 
     @property
     def capacity(self) -> int:
@@ -57,7 +53,7 @@ class Columns:
         for begin in range(0, len(slots), STEP):
             part = slots[begin : begin + STEP]
             target = slice(start + begin, start + begin + len(part))
-            for name in Columns.__slots__:
+            for name in _COLUMNS:
                 getattr(other, name)[target] = getattr(self, name)[part]
 
 

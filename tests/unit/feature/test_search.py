@@ -405,5 +405,5 @@ def test_an_index_is_rebuilt_sooner_where_somebody_asks() -> None:
     index.install(rebuild)
     index.apply(puts(2 * TAIL, UNASKED_TAIL), UNASKED_TAIL)
     assert index.due() is None
-    index.apply(puts(UNASKED_TAIL, UNASKED_TAIL + 2 * TAIL), UNASKED_TAIL + 2 * TAIL)
+    index.apply(puts(UNASKED_TAIL, UNASKED_TAIL + 4 * TAIL), UNASKED_TAIL + 4 * TAIL)
     assert index.due() is not None
