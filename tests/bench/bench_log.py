@@ -1,9 +1,10 @@
 """The log, on both engines: appends by what is in flight, reads, replay, the tail's latency.
 
 Floors: plain `sqlite3` in a loop, one thread, the same pragmas and rows, as many rows a commit as the
-engine has in flight (of appends to a log at its bound: the same to one without); plain nats-py with as many publishes
-in flight. Payloads have 64 bytes; 100
-subjects; message ids as the services give them, unless a row says otherwise.
+engine has in flight; it stores message ids and recognises none. "Over ids that are unique" is the same with an index
+that does, per subject. Of appends to a log at its bound: the same to one without. Plain nats-py with as many
+publishes in flight. Payloads have 64 bytes; 100 subjects; message ids as the services give them, unless a row
+says otherwise.
 """
 
 import asyncio
@@ -104,17 +105,20 @@ class PlainSQLite:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def append(self, total: int, group: int, path: Path | None = None) -> float:
-        """Rows a second, so many a commit, into a file of their own."""
+    def append(self, total: int, group: int, path: Path | None = None, *, unique: bool = False) -> float:
+        """Rows a second, so many a commit, into a file of their own; `unique`: an id comes in once a subject."""
         connection = self._open(path or self._directory / f"floor-{next(_fresh)}.db")
+        if unique:
+            connection.execute("CREATE UNIQUE INDEX by_message_id ON records (subject, message_id)")
+        insert = "INSERT INTO records (subject, message_id, time_ns, payload) VALUES (?, ?, ?, ?)"
+        if unique:
+            insert += " ON CONFLICT DO NOTHING"
         now = time.time_ns()
         rows = [(entry.subject, entry.message_id, now, entry.payload) for entry in entries(total)]
         watch = Stopwatch()
         for at in range(0, total, group):
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "INSERT INTO records (subject, message_id, time_ns, payload) VALUES (?, ?, ?, ?)", rows[at : at + group]
-            )
+            connection.executemany(insert, rows[at : at + group])
             connection.execute("COMMIT")
         rate = watch.rate(total)
         connection.close()
@@ -224,6 +228,14 @@ async def sqlite_rows(repeats: int, directory: Path) -> AsyncIterator[Row]:
 
         async for row in _appends("sqlite", store["appends"], repeats, list(IN_FLIGHT), floor_append):
             yield row
+        for label, measure in (("one a call", one_each), ("ten calls", together)):
+            yield await compare(
+                f"sqlite: appends, 100 in flight, {label}, over ids that are unique",
+                "records/s",
+                partial(measure, store["appends"], IN_FLIGHT[100], 100, True),
+                lambda: asyncio.to_thread(plain.append, IN_FLIGHT[100], 100, unique=True),
+                repeats,
+            )
         await _filled(store["bounded"], 20_000)
         yield await compare(
             "sqlite: appends, 100 in flight, ten calls, to a log at its bound",
