@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from signpost.log import Append, LogSettings, Retention, open_store
+from signpost.log.sqlite.store import SQLiteStore
+from signpost.log.sqlite.writer import UNFLUSHED_RECORDS
 
 PLACES = 235_000
 
@@ -75,3 +77,14 @@ async def test_a_record_is_read_at_any_distance_from_the_head(tmp_path: Path) ->
                     found += [record.sequence for record in page.records]
                     through = page.through
                 assert found == [sequence for sequence in rare if sequence > after], (pattern, after)
+
+
+async def test_a_log_at_its_bound_comes_to_rest(tmp_path: Path) -> None:
+    """Retention may have written every subject that changed: the writer has nothing left to do, and knows it."""
+    bounded = LogSettings("notes", Retention(max_records=100))
+    async with open_store(f"sqlite:///{tmp_path / 'a.db'}", [bounded]) as store:
+        assert isinstance(store, SQLiteStore)
+        await store["notes"].append_many([Append(f"s.{i % 3}", b"x") for i in range(UNFLUSHED_RECORDS + 1000)])
+        async with asyncio.timeout(10):
+            await store.maintain()  # returns once nothing is due
+        assert (await store["notes"].statistics()).records == 100
