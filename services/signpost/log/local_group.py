@@ -180,12 +180,18 @@ class LocalGroup(Group):
                     while len(self._done) >= MAX_DONE:
                         self._room.clear()
                         await self._room.wait()
+            except PositionCompacted as error:
+                # Retention has overtaken the group: go on with what is there. What is held may still be rejected.
+                self._through = error.first_available - 1
+                self._advance()
+                self._tries = {s: tries for s, tries in self._tries.items() if s > self._floor}
             except PositionError as error:
-                # Retention or a new log has overtaken the group: go on with what is there.
+                # It is another log by now.
                 self._through = self._floor = error.first_available - 1
-                if not isinstance(error, PositionCompacted):
-                    for kept in (self._done, self._tries, self._held, self._ready, self._again):
-                        kept.clear()
+                for kept in (self._done, self._tries, self._held, self._ready, self._again):
+                    kept.clear()
+            except Unavailable as error:
+                await asyncio.sleep(error.retry_after_s or _RETRY_S)
 
     def _take(self, page: Page) -> None:
         for record in page.records:

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from signpost.log import Append, Log, LogSettings, Retention, Store, open_store
+from signpost.errors import LogUnavailable
+from signpost.log import Append, Log, LogSettings, Page, Retention, Store, open_store
 from signpost.log.group import GroupSettings
-from signpost.log.local_group import LocalGroup
+from signpost.log.local_group import SAVE_INTERVAL_S, LocalGroup
+
+from protos.storage.v1 import storage_pb2
 
 
 @pytest.fixture
@@ -125,3 +128,46 @@ async def test_what_retention_takes_is_done() -> None:
         more = await fill(log, 1)
         assert await take(group, "b", 5) == more
         await group.close()
+
+
+async def test_what_retention_takes_while_the_group_is_away_is_done() -> None:
+    """Its place, with records that were done out of order, is behind by then; it is kept anew, without what is gone."""
+    logs = [LogSettings("notifications", Retention(max_records=20)), LogSettings("state")]
+    async with open_store("memory:", logs) as store:
+        log = store["notifications"]
+        group = await LocalGroup(log, store["state"], settings()).open()
+        held = await fill(log, 6)
+        assert await take(group, "a", 6) == held
+        group.ack("a", held[1:])
+        await group.close()
+        there = (await fill(log, 50))[-20:]
+        # Without the tail in memory, as after a restart.
+        log._tail.skip(log.head)  # type: ignore[attr-defined]
+        group = await LocalGroup(log, store["state"], settings()).open()
+        assert await take(group, "a", 50) == there
+        group.ack("a", there[1:])
+        await asyncio.sleep(2 * SAVE_INTERVAL_S)
+        kept = await store["state"].last(group._subject)
+        assert kept is not None
+        place = storage_pb2.GroupState.FromString(kept.payload)
+        assert (place.floor, sum(place.done_deltas), list(place.tried)) == (there[0] - 1, len(there), there[:1])
+        await group.close()
+
+
+async def test_a_log_that_does_not_answer_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = store["notifications"]
+    read, failures = log.read, [LogUnavailable("the disk does not answer", retry_after_s=0.01)]
+
+    async def failing(after: int, *, subjects: str | None = None, allow_gaps: bool = False) -> Page:
+        if failures:
+            raise failures.pop()
+        return await read(after, subjects=subjects, allow_gaps=allow_gaps)
+
+    monkeypatch.setattr(log, "read", failing)
+    group = await LocalGroup(log, store["state"], settings()).open()
+    taking = asyncio.create_task(take(group, "a", 5))
+    await asyncio.sleep(0.05)
+    assert not failures
+    sequences = await fill(log, 3)
+    assert await taking == sequences
+    await group.close()
