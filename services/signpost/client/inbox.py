@@ -87,6 +87,8 @@ class Inbox:
 
         Raises Internal / NOT_CONTIGUOUS where one is missing before it: the stream is no good.
         """
+        if self.failure is not None:
+            return  # what comes after a gap would hide it from the caller
         first = 0
         # Presence events have no sequence: they are not of the log, move nothing, and are never repeats.
         is_event = bool(delivery.notifications) and not delivery.notifications[0].sequence
