@@ -1,6 +1,7 @@
 """One Connect stream, from hello to its end: frames out, frames in, heartbeats."""
 
 import asyncio
+import logging
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from signpost.client.methods import CONNECT
 from signpost.client.outbox import Outbox, error_of
 from signpost.client.settings import StreamSettings
 from signpost.errors import Draining, Internal, SignpostError, Unavailable
+
+_log = logging.getLogger("signpost.client")
 
 
 class SizedFrame(NamedTuple):
@@ -59,6 +62,7 @@ class ConnectSession:
         self._control: deque[npb.ConnectRequest] = deque()
         self._inboxes: dict[str, Inbox] = {}
         self._starting: set[str] = set()
+        self._asked: dict[str, int] = {}  # `subscribe` frames that have no answer yet, by name
         self._work = asyncio.Event()
         self._finishing = False
         self.ended: asyncio.Task[SignpostError] = asyncio.create_task(self._run())
@@ -72,6 +76,7 @@ class ConnectSession:
         """Start a subscription here, from where it is."""
         self._inboxes[inbox.name] = inbox
         self._starting.add(inbox.name)
+        self._asked[inbox.name] = self._asked.get(inbox.name, 0) + 1
         self.settled.clear()
         inbox.session = self
         self.send(inbox.subscribe_frame())
@@ -157,20 +162,17 @@ class ConnectSession:
             message = sized.frame
             kind = message.WhichOneof("frame")
             if kind == "delivery":
-                inbox = self._inboxes.get(message.delivery.subscription)
+                inbox = self._inbox(message.delivery.subscription)
                 if inbox is not None:
                     inbox.delivered(message.delivery, sized.size, self)
             elif kind == "published":
                 self._outbox.answered(message.published)
             elif kind == "subscribed":
-                inbox = self._inboxes.get(message.subscribed.subscription)
-                if inbox is not None:
-                    inbox.subscribed(message.subscribed)
-                self._started(message.subscribed.subscription)
+                self._subscribed(message.subscribed)
             elif kind == "ping":
                 self.send(npb.ConnectRequest(pong=npb.Pong(id=message.ping.id)))
             elif kind == "gap":
-                inbox = self._inboxes.get(message.gap.subscription)
+                inbox = self._inbox(message.gap.subscription)
                 if inbox is not None:
                     inbox.gap(message.gap)
             elif kind == "draining":
@@ -178,6 +180,25 @@ class ConnectSession:
                 self.moving.set()
             elif kind == "error":
                 self._error(message.error)
+
+    def _inbox(self, name: str) -> Inbox | None:
+        """Whose deliveries come under a name: nobody's before its last `subscribe` is answered, for they are still
+        those of a subscription of that name that has ended."""
+        return None if name in self._asked else self._inboxes.get(name)
+
+    def _answered(self, name: str) -> bool:
+        """A `subscribe` is answered; False where a later one of the same name is not."""
+        left = self._asked.pop(name, 1) - 1
+        if left:
+            self._asked[name] = left
+        return not left
+
+    def _subscribed(self, frame: npb.Subscribed) -> None:
+        if self._answered(frame.subscription):
+            inbox = self._inboxes.get(frame.subscription)
+            if inbox is not None:
+                inbox.subscribed(frame)
+            self._started(frame.subscription)
 
     def _started(self, name: str) -> None:
         self._starting.discard(name)
@@ -187,17 +208,24 @@ class ConnectSession:
         error = error_of(frame.error)
         if frame.publish_id:
             self._outbox.refused(frame.publish_id, error)
-        inbox = self._inboxes.get(frame.subscription)
         # An ack or credit that crossed the end of its subscription is nobody's loss.
-        if inbox is None or error.reason == "SUBSCRIPTION_UNKNOWN":
+        if error.reason == "SUBSCRIPTION_UNKNOWN":
+            return
+        asked = frame.subscription in self._asked
+        if asked and not self._answered(frame.subscription):
+            return
+        inbox = self._inboxes.get(frame.subscription)
+        if inbox is None:
             return
         if is_final(error) or isinstance(error, Internal):
             self._inboxes.pop(frame.subscription)
             self._started(frame.subscription)
             inbox.fail(error)
-        else:
+        elif asked:
             delay_s = error.retry_after_s or 0.5
             asyncio.get_running_loop().call_later(delay_s, self._subscribe_again, inbox)
+        else:  # an ack that could not be stored: the subscription lives, and the next one says as much
+            _log.warning("%s: %s", frame.subscription, error, extra={"stream": frame.subscription})
 
     def _subscribe_again(self, inbox: Inbox) -> None:
         if self._inboxes.get(inbox.name) is inbox and not self.ended.done():

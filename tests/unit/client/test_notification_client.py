@@ -314,6 +314,58 @@ async def test_an_error_frame_ends_the_subscription_it_names_or_starts_it_again(
     assert not hub.got
 
 
+async def test_a_name_may_be_used_again_while_frames_of_its_former_bearer_are_on_their_way() -> None:
+    async def script(requests: Any, context: Any) -> Any:
+        filters: list[str] = []
+        async for frame in requests:
+            kind = frame.WhichOneof("frame")
+            if kind == "hello":
+                yield WELCOME
+            elif kind == "subscribe":
+                filters.append(frame.subscribe.filter)
+                if len(filters) == 3:  # the server reads everything at once, and much is on its way by then
+                    yield subscribed("n")
+                    yield records("n", 0, 1)
+                    yield Frame(error=npb.ErrorFrame(subscription="n", error=npb.Error(code=3, reason="NO")))
+                    yield records("n", 1, 2)
+                    yield subscribed("n", b"7")
+                    yield records("n", 7, 8)
+
+    async with client_of(script) as client:
+        first = client.subscribe("a", name="n")
+        await client.status.wait_for(State.CONNECTED)
+        await first.aclose()
+        await client.subscribe("b", name="n").aclose()
+        assert await take(client.subscribe("c", name="n"), 1) == [8]
+
+
+async def test_fault_23_an_acknowledgement_that_is_refused_for_now_does_not_end_the_subscription() -> None:
+    hub = Hub()
+    full = npb.Error(code=8, reason="STORAGE_FULL", message="the disk is full", retry_after_ms=1)
+
+    async def script(requests: Any, context: Any) -> Any:
+        async for frame in requests:
+            kind = frame.WhichOneof("frame")
+            hub.got.append(frame)
+            if kind == "hello":
+                yield WELCOME
+            elif kind == "subscribe":
+                yield subscribed("d")
+                yield records("d", 0, 1)
+            elif kind == "ack":
+                yield Frame(error=npb.ErrorFrame(subscription="d", error=full))
+                await asyncio.sleep(0.1)
+                yield records("d", 1, 2)
+
+    async with client_of(script, client_id="c") as client:
+        subscription = client.subscribe("t", durable="d", ack="manual")
+        assert await take(subscription, 1) == [1]
+        subscription.ack()
+        assert await take(subscription, 1) == [2]
+        assert len(hub.of("subscribe")) == 1
+        await subscription.aclose()
+
+
 async def test_fault_20_a_rate_limited_publish_is_sent_again_when_the_server_says() -> None:
     hub = Hub()
 
