@@ -1,12 +1,18 @@
 """How soon a process is back with everything, and that writers and readers do not hinder each other."""
 
 import asyncio
+import contextlib
+import sqlite3
 import time
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 from signpost.log import Append, LogSettings, Retention, open_store
+from signpost.log.sqlite import schema
+from signpost.log.sqlite.batches import decoded, records_of, rows_after
+from signpost.log.sqlite.compaction import Compaction
+from signpost.log.sqlite.journal import Journal
 from signpost.log.sqlite.store import SQLiteStore
 from signpost.log.sqlite.writer import UNFLUSHED_RECORDS
 
@@ -88,3 +94,62 @@ async def test_a_log_at_its_bound_comes_to_rest(tmp_path: Path) -> None:
         async with asyncio.timeout(10):
             await store.maintain()  # returns once nothing is due
         assert (await store["notes"].statistics()).records == 100
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_retention_that_is_killed_at_any_step_leaves_nothing_behind(tmp_path: Path, steps: int) -> None:
+    """A tombstone dies after what it superseded, and what was superseded goes although who noted it is gone."""
+    settings = LogSettings("notes", Retention(max_age_s=10, keep_last=True))
+    schema.prepare(tmp_path / "a.db")
+    with contextlib.closing(schema.connect(tmp_path / "a.db")) as connection:
+        with schema.transaction(connection):
+            schema.new_log(connection, "notes")
+
+        def started() -> tuple[Journal, Compaction]:
+            journal = Journal(connection, settings, 0)
+            return journal, Compaction(connection, journal)
+
+        def store(journal: Journal, entries: list[Append], now_ns: int) -> None:
+            with schema.transaction(connection):
+                stored = journal.store(entries, now_ns)
+            journal.commit(stored)
+
+        def rest(compaction: Compaction) -> None:
+            compaction.hurry()
+            while compaction.step(30 * 10**9):
+                compaction.hurry()
+
+        journal, compaction = started()
+        store(journal, [Append("deleted", b"1"), Append("kept", b"1")], 10**9)
+        rest(compaction)
+        store(journal, [Append("deleted", b"", tombstone=True), Append("kept", b"2")], 11 * 10**9)
+        store(journal, [Append(f"others.{i}", b"") for i in range(3000)], 12 * 10**9)
+        journal, compaction = started()
+        for _ in range(steps):
+            compaction.hurry()
+            compaction.step(30 * 10**9)
+        journal, compaction = started()
+        rest(compaction)
+        left = [record for *_, batch in rows_after(connection, 1, 0) for record in records_of(decoded(batch))]
+        assert [record.sequence for record in left] == list(range(4, 3005))
+        assert (journal.counters.records, journal.counters.bytes, journal.counters.subjects) == (3001, 1, 3001)
+
+
+def test_what_retention_could_not_remove_goes_later(tmp_path: Path) -> None:
+    """As on a full disk, where room comes from what goes."""
+    schema.prepare(tmp_path / "a.db")
+    with contextlib.closing(schema.connect(tmp_path / "a.db")) as connection:
+        with schema.transaction(connection):
+            schema.new_log(connection, "notes")
+        journal = Journal(connection, LogSettings("notes", Retention(max_age_s=10)), 0)
+        compaction = Compaction(connection, journal)
+        for at_s in (1, 12):
+            with schema.transaction(connection):
+                stored = journal.store([Append("a", b"x")], at_s * 10**9)
+            journal.commit(stored)
+        connection.execute("PRAGMA query_only=ON")
+        with pytest.raises(sqlite3.OperationalError):
+            compaction.step(15 * 10**9)
+        connection.execute("PRAGMA query_only=OFF")
+        compaction.step(15 * 10**9)
+        assert journal.counters.records == 1

@@ -38,6 +38,7 @@ class Compaction:
         self._journal = journal
         self._due_ns = 0  # no record is older than this: nothing to look for before it is beyond the age
         self._loaded = journal.counters.last  # what these superseded was not noted when they were stored
+        self._noted = 0  # up to here it has been since
         self._wanted: list[int] = []  # of the sweep that is under way; rising
         self._pass_at = self._sweep_at = 0.0
 
@@ -47,6 +48,9 @@ class Compaction:
 
     def step(self, now_ns: int) -> bool:
         """Remove a slice of what is beyond the bounds; whether there may be more."""
+        if self._wanted:
+            self._sweep()
+            return True
         return self._pass(now_ns) or self._sweep()
 
     def _pass(self, now_ns: int) -> bool:
@@ -57,35 +61,43 @@ class Compaction:
         over_bytes = 0 if bound.max_bytes is None else counters.bytes - bound.max_bytes
         if (oldest < self._due_ns and over_records <= 0 and over_bytes <= 0) or now < self._pass_at:
             return False
+        if bound.keep_last and self._note(oldest, over_records, over_bytes):
+            return True
         examined = counters.examined if bound.keep_last else 0
         found: dict[int, RecordBatch] = {}
         going: list[_Row] = []
         seen = 0
-        self._due_ns = counters.time_ns
+        due_ns, more = counters.time_ns, False
         with contextlib.closing(self._after(examined)) as rows:
             for key, batch, row in rows:
-                if seen == SLICE or (row.time_ns > oldest and over_records <= 0 and over_bytes <= 0):
-                    self._due_ns = row.time_ns
+                stays = row.time_ns > oldest and over_records <= 0 and over_bytes <= 0
+                # What it superseded goes first: once this one is examined, or gone as a tombstone, no start finds that.
+                waits = row.previous in journal.superseded or (bound.keep_last and self._is_unnoted(row.sequence))
+                if seen == SLICE or stays or waits:
+                    due_ns, more = row.time_ns, not stays
                     break
                 seen += 1
                 examined = row.sequence
                 state = journal.subjects.known.get(row.subject)
-                if bound.keep_last and row.previous and row.sequence <= self._loaded:
-                    journal.superseded.append(row.previous)
                 if not bound.keep_last or state is None or state.last != row.sequence or row.tombstone:
                     found[key] = batch
                     going.append(row)
                     over_records -= 1
                     over_bytes -= row.size
         self._remove(found, going, examined if bound.keep_last else 0)
-        if seen < SLICE:
+        self._due_ns = due_ns  # not before: what could not be removed is looked for again
+        if not more:
             self._pass_at = now + PASS_S
-        return seen == SLICE
+        elif seen < SLICE:
+            self._begin_sweep()
+        return more
 
     def _sweep(self) -> bool:
         """Remove records that were the last of their subject when the pass reached them, and are not any more."""
-        if not self._wanted and not self._begin_sweep():
-            return False
+        if not self._wanted:
+            if not self._journal.superseded or time.monotonic() < self._sweep_at:
+                return False
+            self._begin_sweep()
         found: dict[int, RecordBatch] = {}
         going: list[_Row] = []
         through = self._wanted[-1]
@@ -101,15 +113,36 @@ class Compaction:
         del self._wanted[: bisect_right(self._wanted, through)]
         return bool(self._wanted)
 
-    def _begin_sweep(self) -> bool:
-        superseded, now = self._journal.superseded, time.monotonic()
-        if superseded and now >= self._sweep_at:
-            self._sweep_at = now + SWEEP_S
-            # What the pass has not reached is still within the history; the pass will find it.
-            examined = self._journal.counters.examined
-            self._wanted = sorted({sequence for sequence in superseded if sequence <= examined})
-            superseded.clear()
-        return bool(self._wanted)
+    def _begin_sweep(self) -> None:
+        superseded = self._journal.superseded
+        self._sweep_at = time.monotonic() + SWEEP_S
+        self._wanted = sorted(superseded)
+        superseded.clear()
+
+    def _is_unnoted(self, sequence: int) -> bool:
+        return self._noted < sequence <= self._loaded
+
+    def _note(self, oldest: int, over_records: int, over_bytes: int) -> bool:
+        """Note a slice of what those superseded that a pass is to examine; whether there may be more.
+
+        All of it before the pass, so that it goes in one sweep.
+        """
+        journal, start = self._journal, max(self._journal.counters.examined, self._noted)
+        if start >= self._loaded:
+            return False
+        seen = 0
+        with contextlib.closing(self._after(start)) as rows:
+            for _, _, row in rows:
+                stays = row.time_ns > oldest and over_records <= 0 and over_bytes <= 0
+                if seen == SLICE or stays or row.sequence > self._loaded:
+                    break
+                seen += 1
+                over_records -= 1
+                over_bytes -= row.size
+                self._noted = row.sequence
+                if 0 < row.previous <= journal.counters.examined:
+                    journal.superseded.add(row.previous)
+        return seen == SLICE
 
     def _after(self, sequence: int) -> Generator[tuple[int, RecordBatch, _Row], None, None]:
         """The records after a sequence, each with its batch and that one's key; their subjects are known."""

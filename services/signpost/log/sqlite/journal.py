@@ -64,7 +64,7 @@ class Journal:
         self.subjects = Subjects(self._connection, self.counters.id)
         self.remembered = Remembered(self._connection, self.counters.id, self.settings.dedupe_window_s)
         self.remembered.load(max(now_ns, self.counters.time_ns))
-        self.superseded: list[int] = []
+        self.superseded: set[int] = set()  # was the last of its subject when the pass of retention examined it
         self._catch_up()
 
     def store(self, entries: Sequence[Append], now_ns: int) -> Stored:
@@ -170,7 +170,7 @@ class Journal:
                 self.remembered.commit(stored.fresh, self.counters.last, stored.counters.time_ns)
             self.counters = stored.counters
             self.subjects.commit(stored.changed)
-            self.superseded += stored.superseded
+            self.superseded.update(stored.superseded)
 
     def write_counters(self, counters: Counters) -> None:
         """Write the log's row within the caller's transaction; EpochMoved where the log is another one by now."""
