@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from signpost.errors import PositionError
+from signpost.errors import PositionError, Unavailable
 from signpost.log.base import Log, Page
 
 from notification_service import metrics
@@ -22,6 +22,7 @@ from notification_service.subscription import Subscription
 from notification_service.tail import BLOCK_BYTES, Block, Tail
 from notification_service.topics import FilterTrie
 
+RETRY_S = 0.2
 WOKEN_A_TURN = 50
 """Subscribers woken in one turn of the event loop: each costs a gRPC message, and publishes wait for the turn's end."""
 BULK_BYTES = 16 * 1024
@@ -225,14 +226,22 @@ class Hub:
 
     async def _start_over(self) -> None:
         """The log was replaced, rewound, or retention overtook us: everybody checks its place again."""
-        bounds = await self.log.bounds()
-        position = await self.log.position(bounds.last)
+        last, position = await self._last_place()
         self.generation += 1
-        self.through, self.position = bounds.last, position
-        self.tail.reset(bounds.last)
+        self.through, self.position = last, position
+        self.tail.reset(last)
         self._dirty.clear()
         waiting = [*self._early, *(member for lane in self._lanes.values() for member in lane.members)]
         self._early.clear()
         for subscription in waiting:
             subscription.fall_behind()
             subscription.outlet.wake(subscription)
+
+    async def _last_place(self) -> tuple[int, bytes]:
+        """Where the log ends, once it answers: it may be away, or be replaced once more, at this very moment."""
+        while True:
+            try:
+                last = (await self.log.bounds()).last
+                return last, await self.log.position(last)
+            except (PositionError, Unavailable):
+                await asyncio.sleep(RETRY_S)

@@ -16,6 +16,10 @@ BATCH_BYTES = 256 * 1024
 """A delivery is closed when it has this many bytes: large enough to pay for a gRPC message many times over."""
 
 
+SEGMENT_OVERHEAD_BYTES = 200
+"""What a segment takes besides its records: marks of progress are held for a stopped reader too."""
+
+
 class Segment:
     """The lane's records of (after, through], joined; `total` counts the lane's bytes up to here."""
 
@@ -72,7 +76,8 @@ class Lane:
         """Close what is pending into a segment that ends at `through`; an empty one is a mere mark."""
         tail, pending = self.tail, self._pending or ()
         data = pending[0] if len(pending) == 1 else b"".join(pending)
-        self.tail = tail.next = Segment(tail.through, through, position, data, tail.total + len(data))
+        total = tail.total + len(data) + SEGMENT_OVERHEAD_BYTES
+        self.tail = tail.next = Segment(tail.through, through, position, data, total)
         self._pending, self._pending_bytes, self._frames = None, 0, None
 
     def frame(self, first: Segment, tag: bytes, name: bytes) -> Frame:

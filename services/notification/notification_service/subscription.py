@@ -173,6 +173,7 @@ class Subscription:
         if self._prepared:
             return self._take_prepared(self._prepared)
         if self.window is not None and self.window <= 0:
+            self.fall_behind()  # what comes until there is credit would be kept for us
             return None
         if self.segment is not None:
             frame = self._take_live(self.segment)

@@ -5,9 +5,9 @@ import random
 
 import pytest
 from notification_service.hub import Hub, HubSettings
-from signpost.errors import EpochChanged, Internal
+from signpost.errors import EpochChanged, Internal, LogUnavailable, SignpostError
 from signpost.log import LogSettings, Retention, open_store
-from signpost.log.base import Append, Log
+from signpost.log.base import Append, Bounds, Log
 from signpost.log.memory import MemoryStore
 
 from tests.unit.notification.conftest import eventually, following, publication, publish
@@ -97,6 +97,40 @@ async def test_fault_17_one_that_stops_reading_holds_nothing_and_comes_back(log:
         last = await publish(log, [publication("a")])
         await stopped.take_to(last)
         assert stopped.subscription.lane is not None
+
+
+async def test_fault_17_a_window_used_up_to_the_byte_holds_nothing_either(log: Log) -> None:
+    async with following(log, SMALL) as hub:
+        windows = []
+        probe = live(hub, "a", window=1 << 20)
+        for _ in range(2):
+            await probe.take_to(await publish(log, [publication("a")]))
+            windows.append(probe.subscription.window or 0)
+        stopped = live(hub, "a", window=windows[0] - windows[1])
+        last = 0
+        for _ in range(300):
+            last = await publish(log, [publication("a")])
+            await probe.take_to(last)
+            stopped.take()
+        assert stopped.sequences == [3]
+        assert stopped.subscription.window == 0
+        assert stopped.subscription.lane is None, "it fell behind: no segment is kept for it"
+        stopped.subscription.credit(1 << 20)
+        await stopped.take_to(last)
+        assert stopped.sequences == list(range(3, 303))
+
+
+async def test_fault_17_one_that_stops_on_a_quiet_topic_keeps_no_marks_of_progress(log: Log) -> None:
+    async with following(log, SMALL) as hub:
+        stopped, steady = live(hub, "a"), live(hub, "b")
+        last = 0
+        for _ in range(100):
+            last = await publish(log, [publication("b")])
+            await steady.take_to(last)
+            hub.progress()
+        assert stopped.subscription.lane is None
+        await stopped.take_to(last)
+        assert not stopped.records
 
 
 @pytest.mark.parametrize("window", [1, 500, 5_000, 100_000])
@@ -208,6 +242,31 @@ async def test_fault_12_a_replaced_log_is_noticed_by_live_and_slow_readers() -> 
                 await one.take_to(last)
                 assert [gap.reason for gap in one.gaps] == [2], "GAP_REASON_EPOCH_CHANGED"
                 assert one.sequences == list(range(1, 52))
+
+
+async def test_fault_26_a_log_that_is_replaced_and_away_at_once_does_not_end_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = [LogSettings("notifications", Retention())]
+    async with MemoryStore(settings) as store, MemoryStore(settings) as other:
+        log = store["notifications"]
+        for target in (log, other["notifications"]):
+            await publish(target, [publication("a") for _ in range(50)])
+        async with following(log) as hub:
+            reader, bounds = live(hub, "a"), log.bounds
+            answers: list[SignpostError] = [LogUnavailable("away"), EpochChanged("again", first_available=1)]
+
+            async def flaky() -> Bounds:
+                if answers:
+                    raise answers.pop()
+                return await bounds()
+
+            monkeypatch.setattr(log, "bounds", flaky)
+            log._contents = other["notifications"]._contents
+            log._tail.reset(50, EpochChanged("the log was restored", first_available=1))
+            await eventually(lambda: hub.generation == 1)
+            await reader.take_to(await publish(log, [publication("a")]))
+            assert reader.sequences == list(range(1, 52))
 
 
 async def test_a_record_of_a_later_release_stops_the_hub(log: Log) -> None:
