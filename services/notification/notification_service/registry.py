@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 PROGRESS_INTERVAL_S = 5.0
+CLOSE_S = 2.0
+"""How long the last acknowledgements may take at the end: without its log the process is to end all the same."""
 
 
 class Movable(Protocol):
@@ -143,7 +145,7 @@ class Registry:
         self._left()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Finish something after its stream has gone; `close` waits for it."""
+        """Finish something after its stream has gone; `close` waits for it, but not for ever."""
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -182,9 +184,9 @@ class Registry:
         await self._all_left()
 
     async def close(self) -> None:
-        """Finish what streams have left behind."""
-        while self._background:
-            await asyncio.wait(self._background)
+        """Finish what streams have left behind, as far as the log takes it in time."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=CLOSE_S)
 
     def _sweep(self, now: float, interval_s: float) -> None:
         for connection in list(self.connections):

@@ -105,6 +105,23 @@ async def test_fault_26_nats_is_killed_and_comes_back(nats: NatsServer, replicas
             assert subscriber.streams == 1, "the stream bears it"
 
 
+async def test_fault_07_an_acknowledgement_that_nats_cannot_take_does_not_keep_a_replica_from_ending(
+    nats: NatsServer, replicas: list[ServiceProcess]
+) -> None:
+    async with (
+        grpc.aio.insecure_channel(replicas[0].target, options=OWN_CONNECTION) as channel,
+        Stream(channel) as stream,
+    ):
+        await stream.hello("c", "s")
+        await stream.subscribe("t", CURSOR, durable=True)
+        await stream.publish(*notes("t", ["before"]))
+        (record,) = await stream.records(1)
+        nats.kill()
+        await stream.send(ack=pb.AckFrame(subscription="s", through=pb.Position(sequence=record.sequence)))
+        await asyncio.sleep(0.3)  # it is being written
+        assert await replicas[0].terminate(timeout_s=20) == 0
+
+
 @pytest.mark.long
 async def test_fault_26_publishes_without_nats_are_answered(nats: NatsServer, replicas: list[ServiceProcess]) -> None:
     async with (
