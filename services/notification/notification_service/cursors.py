@@ -8,7 +8,15 @@ with the process: then those records are delivered once more, never too few.
 import asyncio
 from collections.abc import Callable
 
-from signpost.errors import PositionAhead, PositionError, SignpostError, StaleSequence, Unavailable
+from signpost.errors import (
+    InvalidArgument,
+    PositionAhead,
+    PositionError,
+    SignpostError,
+    StaleSequence,
+    Unavailable,
+)
+from signpost.log import positions
 from signpost.log.base import Append, Log
 from signpost.log.subjects import encode_token
 
@@ -53,8 +61,9 @@ class Cursor:
             await self._store(position, sequence)
 
     def ack(self, position: pb.Position) -> None:
-        """Everything up to here is handled. Written soon, once for many."""
-        self._waiting = position
+        """Everything up to here is handled. Written soon, once for many: the furthest of them."""
+        if self._waiting is None or not self._is_behind(position, self._waiting):
+            self._waiting = position
         if self._writer is None:
             self._writer = asyncio.get_running_loop().create_task(self._write())
 
@@ -106,6 +115,19 @@ class Cursor:
                 await self._hurry.wait()
         except TimeoutError:
             pass
+
+    def _is_behind(self, position: pb.Position, other: pb.Position) -> bool:
+        """Whether the other one, a place that the log may have, says this one too."""
+        try:
+            (epoch, sequence), (other_epoch, further) = self._place(position), self._place(other)
+        except InvalidArgument:  # it is settled, and refused, by itself
+            return False
+        return epoch == other_epoch and sequence <= further <= self._log.head
+
+    def _place(self, position: pb.Position) -> tuple[bytes, int]:
+        if position.WhichOneof("position") == "token":
+            return positions.decode(position.token)[:2]
+        return self._log.epoch, position.sequence
 
     async def _settle(self, position: pb.Position) -> tuple[bytes, int]:
         if position.WhichOneof("position") == "token":

@@ -69,6 +69,17 @@ async def test_acknowledgements_never_go_back(store: Store) -> None:
     assert (await opened(store)).sequence == 60
 
 
+async def test_acknowledgements_that_wait_for_the_same_write_do_not_go_back_either(store: Store) -> None:
+    cursor = await opened(store)
+    for no_place in (pb.Position(token=b"nonsense"), pb.Position(sequence=101)):
+        cursor.ack(no_place)  # swallows none of the others
+        cursor.ack(await token(store, 50))
+        cursor.ack(pb.Position(sequence=20))
+        cursor.ack(await token(store, 30))
+        await cursor.close()
+        assert (await opened(store)).sequence == 50
+
+
 async def test_what_is_no_place_is_refused_and_moves_nothing(store: Store) -> None:
     refused: list[SignpostError] = []
     cursor = await opened(store, refused=refused)
