@@ -238,7 +238,7 @@ class NotificationClient:
     async def _start_stored(self, inbox: Inbox, store: PositionStore) -> None:
         try:
             position = await store.load(inbox.name)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever a store of the caller's raises: nobody may wait for ever
             inbox.fail(SignpostError(f"the position store: {error}", reason="POSITION_STORE"))
             return
         inbox.held = False
@@ -248,7 +248,7 @@ class NotificationClient:
 
     def _start(self, inbox: Inbox) -> None:
         session = self._connection.session
-        if session is not None and inbox.name in self._inboxes:
+        if session is not None and self._inboxes.get(inbox.name) is inbox:
             session.subscribe(inbox)
 
     def send(self, frame: npb.ConnectRequest) -> None:
@@ -302,10 +302,15 @@ class NotificationClient:
 
     async def close(self, *, flush_timeout_s: float | None = None) -> tuple[Unsent, ...]:
         """Send what the outbox holds, within `flush_timeout_s`, then end everything. What could not be
-        sent; also in `unsent`, and logged. Safe to repeat."""
+        sent; also in `unsent`, and logged. Safe to repeat. Raises SignpostError / POSITION_STORE, once everything
+        has ended, where a position cannot be saved."""
         timeout_s = self.settings.outbox.flush_timeout_s if flush_timeout_s is None else flush_timeout_s
+        unsaved: SignpostError | None = None
         for subscription in list(self._subscriptions):
-            await subscription.aclose()
+            try:
+                await subscription.aclose()
+            except SignpostError as error:
+                unsaved = error
         try:
             async with asyncio.timeout(timeout_s):
                 await self._outbox.flush()
@@ -318,4 +323,6 @@ class NotificationClient:
         if self._failure is None:
             self._fail(Unavailable("the client is closed", reason=CLOSED))
         await self._channels.close()
+        if unsaved is not None:
+            raise unsaved
         return self.unsent

@@ -9,6 +9,7 @@ from protos.notification.v1 import notification_pb2 as npb
 from signpost.client.inbox import Inbox
 from signpost.client.notifications import Gap, Notification, NotificationBatch
 from signpost.client.positions import Position, PositionStore
+from signpost.errors import SignpostError
 
 AckMode = Literal["auto", "manual"]
 
@@ -169,17 +170,27 @@ class Subscription:
             through = position.to_proto() if exact else npb.Position(sequence=position.sequence)
             self._hub.send(npb.ConnectRequest(ack=npb.AckFrame(subscription=self.name, through=through)))
         if self._store is not None:
-            self._saving = asyncio.create_task(self._store.save(self.name, position))
+            self._saving = asyncio.create_task(self._save(self._store, position))
+
+    async def _save(self, store: PositionStore, position: Position) -> None:
+        try:
+            await store.save(self.name, position)
+        except Exception as error:  # whatever a store of the caller's raises
+            raise SignpostError(f"the position store: {error}", reason="POSITION_STORE") from error
 
     async def aclose(self, *, forget_cursor: bool = False) -> None:
-        """End the subscription; what was handled is saved first. `forget_cursor`: the durable cursor too."""
+        """End the subscription; what was handled is saved first. `forget_cursor`: the durable cursor too.
+        Raises SignpostError / POSITION_STORE where it cannot be saved; the subscription has ended all the same."""
         if self._save_timer is not None:
             self._save_timer.cancel()
         self._save_now()
-        if self._saving is not None:
-            await self._saving
-        if self._finalizer.detach() is not None:
-            self._hub.drop(self._inbox, forget_cursor=forget_cursor)
+        saving, self._saving = self._saving, None
+        try:
+            if saving is not None:
+                await saving
+        finally:
+            if self._finalizer.detach() is not None:
+                self._hub.drop(self._inbox, forget_cursor=forget_cursor)
 
     async def __aenter__(self) -> "Subscription":
         await self.started()

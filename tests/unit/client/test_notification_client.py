@@ -530,6 +530,45 @@ async def test_a_position_store_that_fails_fails_the_subscription(tmp_path: Path
         assert caught.value.reason == "POSITION_STORE"
 
 
+class BrokenStore:
+    """A caller's own, which raises what it likes."""
+
+    def __init__(self, *, loads: bool) -> None:
+        self._loads = loads
+
+    async def load(self, subscription: str) -> Position | None:
+        if not self._loads:
+            raise RuntimeError("no database")
+        return None
+
+    async def save(self, subscription: str, position: Position) -> None:
+        raise OSError("no space left")
+
+
+async def test_nobody_waits_for_a_position_store_that_raises_anything() -> None:
+    async with client_of(Hub().script()) as client:
+        with pytest.raises(errors.SignpostError, match="no database"):
+            async with asyncio.timeout(5):
+                await client.subscribe("t", name="n", position_store=BrokenStore(loads=False)).started()
+
+
+async def test_a_position_that_cannot_be_saved_keeps_nothing_open() -> None:
+    hub = Hub()
+    async with serving({CONNECT: [hub.script(records("n", 0, 1, 2), records("m", 0, 1, 2))]}) as server:
+        client = NotificationClient(server.target, settings=FAST)
+        one, two = (client.subscribe("t", name=name, position_store=BrokenStore(loads=True)) for name in ("n", "m"))
+        assert await take(one, 2) == await take(two, 2) == [1, 2]
+        with pytest.raises(errors.SignpostError) as caught:
+            await one.aclose()
+        assert caught.value.reason == "POSITION_STORE"
+        await one.aclose()
+        await hub.until("unsubscribe")
+        with pytest.raises(errors.SignpostError):
+            await client.close()
+        await server.none_open()
+        assert client.status.state is State.CLOSED
+
+
 async def test_fault_16_a_handler_that_subscribes_and_publishes_inside_itself() -> None:
     hub = Hub()
     async with client_of(hub.script(records("s1", 0, 1, 2, 3), records("s2", 0, 9))) as client:
