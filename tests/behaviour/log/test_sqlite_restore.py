@@ -1,9 +1,13 @@
 """A restore beside a service that is busy: every append is answered, in one history or the other."""
 
 import asyncio
+import contextlib
+import shutil
+import sqlite3
 from pathlib import Path
 
-from signpost.errors import EpochChanged
+import pytest
+from signpost.errors import EpochChanged, LogUnavailable
 from signpost.log import Append, Appended, LogSettings, open_store
 from signpost.log.backup import backup, restore
 
@@ -59,3 +63,22 @@ async def test_a_reader_at_the_old_epoch_is_told_at_once(tmp_path: Path) -> None
         outcomes = await asyncio.gather(*[log.read(10) for _ in range(4)], return_exceptions=True)
         assert all(isinstance(outcome, EpochChanged) for outcome in outcomes)
         assert (await log.read(99)).records[0].payload == b"99"
+
+
+async def test_a_restore_that_cannot_be_loaded_is_answered_and_another_one_mends_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    async with asyncio.timeout(TIMEOUT_S), open_store(url, [LogSettings("other"), LOG]) as store:
+        log = store["notes"]
+        await log.append_many([Append("a", b"%d" % i) for i in range(100)])
+        await backup(url, tmp_path / "a.backup")
+        shutil.copy(tmp_path / "a.backup", tmp_path / "damaged.backup")
+        with contextlib.closing(sqlite3.connect(tmp_path / "damaged.backup")) as damaged, damaged:
+            damaged.execute("UPDATE batches_2 SET batch = x'ffffff'")
+            damaged.execute("UPDATE logs SET flushed = 0")
+        await restore(url, tmp_path / "damaged.backup")
+        for _ in range(3):
+            with pytest.raises(LogUnavailable, match="damaged"):
+                await log.append(Append("a", b"x"))
+        await restore(url, tmp_path / "a.backup")
+        assert (await log.append(Append("a", b"x"))).sequence == 101
+        assert (await log.statistics()).records == 101

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from signpost.errors import LogUnavailable
 from signpost.log import Append, LogSettings, Retention, open_store
 from signpost.log.sqlite import schema
 from signpost.log.sqlite.batches import decoded, records_of, rows_after
@@ -153,3 +154,55 @@ def test_what_retention_could_not_remove_goes_later(tmp_path: Path) -> None:
         connection.execute("PRAGMA query_only=OFF")
         compaction.step(15 * 10**9)
         assert journal.counters.records == 1
+
+
+async def test_message_ids_leave_the_file_as_fast_as_they_come(tmp_path: Path) -> None:
+    """However many commits a second there are, the file holds one window of them."""
+    settings = LogSettings("notes", dedupe_window_s=1.0)
+    now_ns = time.time_ns()
+    async with open_store(f"sqlite:///{tmp_path / 'a.db'}", [settings], clock=lambda: now_ns) as store:
+        assert isinstance(store, SQLiteStore)
+        for i in range(1000):
+            await store["notes"].append(Append("a", b"", f"{i}"))
+        now_ns += 2 * 10**9
+        await store.maintain()
+        with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+            assert connection.execute("SELECT count(*) FROM dedupe_1").fetchone() == (0,)
+
+
+async def test_a_dedupe_window_that_is_longer_after_a_restart(tmp_path: Path) -> None:
+    """What was stored again, after the shorter window, is remembered for the whole of the longer one."""
+    now_ns = time.time_ns()
+    again = Append("a", b"", "id")
+
+    def clock() -> int:
+        return now_ns
+
+    for window_s, want in ((1.0, [(1, False), (2, False)]), (60.0, [(2, True)])):
+        settings = LogSettings("notes", dedupe_window_s=window_s)
+        async with open_store(f"sqlite:///{tmp_path / 'a.db'}", [settings], clock=clock) as store:
+            for answer in want:
+                now_ns += 2 * 10**9
+                assert await store["notes"].append(again) == answer
+            if window_s > 1:
+                now_ns += 57 * 10**9  # the first is over, the second is not
+                assert await store["notes"].append(again) == (2, True)
+                now_ns += 2 * 10**9
+                assert await store["notes"].append(again) == (3, False)
+
+
+async def test_a_disk_that_has_gone_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def store_nothing(self: Journal, entries: list[Append], now_ns: int) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+        raise error
+
+    async with asyncio.timeout(10), open_store(f"sqlite:///{tmp_path / 'a.db'}", [LogSettings("notes")]) as store:
+        with monkeypatch.context() as gone:
+            gone.setattr(Journal, "store", store_nothing)
+            (tmp_path / "a.db").rename(tmp_path / "elsewhere.db")
+            for _ in range(2):
+                with pytest.raises(LogUnavailable):
+                    await store["notes"].append(Append("a", b""))
+            (tmp_path / "elsewhere.db").rename(tmp_path / "a.db")
+        assert (await store["notes"].append(Append("a", b""))).sequence == 1

@@ -58,14 +58,15 @@ class Journal:
         self.load(now_ns)
 
     def load(self, now_ns: int) -> None:
-        """Read everything again from the file."""
+        """Read everything again from the file; where that fails, all is as it was."""
         row = self._connection.execute(COUNTERS + "name = ?", (self.settings.name,)).fetchone()
-        self.counters = Counters(*row)
-        self.subjects = Subjects(self._connection, self.counters.id)
-        self.remembered = Remembered(self._connection, self.counters.id, self.settings.dedupe_window_s)
-        self.remembered.load(max(now_ns, self.counters.time_ns))
+        counters = Counters(*row)
+        subjects = Subjects(self._connection, counters.id)
+        remembered = Remembered(self._connection, counters.id, self.settings.dedupe_window_s)
+        remembered.load(max(now_ns, counters.time_ns))
+        self._catch_up(subjects, counters)
+        self.counters, self.subjects, self.remembered = counters, subjects, remembered
         self.superseded: set[int] = set()  # was the last of its subject when the pass of retention examined it
-        self._catch_up()
 
     def store(self, entries: Sequence[Append], now_ns: int) -> Stored:
         """Decide about the entries, in order, and write what they add, within the caller's transaction."""
@@ -167,7 +168,7 @@ class Journal:
         """Take over what `store` wrote, once it is durable."""
         if stored.records:
             if stored.fresh:
-                self.remembered.commit(stored.fresh, self.counters.last, stored.counters.time_ns)
+                self.remembered.commit(stored.fresh, stored.counters.time_ns)
             self.counters = stored.counters
             self.subjects.commit(stored.changed)
             self.superseded.update(stored.superseded)
@@ -205,15 +206,15 @@ class Journal:
             yield
         subjects.forget_clean()
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, subjects: Subjects, counters: Counters) -> None:
         # What was stored after the last flush of the subjects.
-        flushed = self.counters.flushed
+        flushed = counters.flushed
         changed: dict[str, State] = {}
-        for _, _, encoded in batches.rows_after(self._connection, self.counters.id, flushed):
+        for _, _, encoded in batches.rows_after(self._connection, counters.id, flushed):
             batch = batches.decoded(encoded)
-            self.subjects.find(batch.subjects)
+            subjects.find(batch.subjects)
             for sequence, subject, tombstone in zip(batch.sequences, batch.subjects, batch.tombstones, strict=True):
-                state = changed.get(subject) or self.subjects.known.get(subject) or _NO_STATE
+                state = changed.get(subject) or subjects.known.get(subject) or _NO_STATE
                 if sequence > max(flushed, state.last):
                     changed[subject] = State(sequence, state.records + 1, state.first or sequence, tombstone)
-        self.subjects.commit(changed)
+        subjects.commit(changed)

@@ -20,7 +20,7 @@ class Remembered:
         self._table = f"dedupe_{log_id}"
         self._window_ns = int(window_s * 1e9)
         self.sequences: dict[bytes, int] = {}
-        self._commits: deque[tuple[int, int, list[bytes]]] = deque()  # time, base, keys; the oldest first
+        self._commits: deque[tuple[int, int, list[bytes]]] = deque()  # time, highest sequence, keys; the oldest first
 
     def load(self, now_ns: int) -> None:
         """Bring what the file has within the window into memory."""
@@ -34,24 +34,27 @@ class Remembered:
                 + int.from_bytes(packed[at : at + _OFFSET_BYTES], "big")
                 for at in range(0, len(packed), _ENTRY_BYTES)
             }
-            self.commit(fresh, base, time_ns)
+            self.commit(fresh, time_ns)
 
     def forget(self, now_ns: int) -> None:
         """Forget in memory what is older than the window."""
         oldest = now_ns - self._window_ns
         while self._commits and self._commits[0][0] <= oldest:
-            for key in self._commits.popleft()[2]:
-                del self.sequences[key]
+            _, last, keys = self._commits.popleft()
+            for key in keys:
+                # A later commit may have it too: the window was shorter when that was stored.
+                if self.sequences[key] <= last:
+                    del self.sequences[key]
 
     def write(self, fresh: dict[bytes, int], base: int, time_ns: int) -> None:
         """Add what is new within the caller's transaction, whose first sequence is base + 1."""
         packed = b"".join([(sequence - base).to_bytes(_OFFSET_BYTES, "big") + key for key, sequence in fresh.items()])
         self._connection.execute(f"INSERT INTO {self._table} VALUES (?, ?, ?)", (base, time_ns, packed))  # noqa: S608
 
-    def commit(self, fresh: dict[bytes, int], base: int, time_ns: int) -> None:
+    def commit(self, fresh: dict[bytes, int], time_ns: int) -> None:
         """Take over what `write` wrote, once it is committed."""
         self.sequences.update(fresh)
-        self._commits.append((time_ns, base, list(fresh)))
+        self._commits.append((time_ns, max(fresh.values()), list(fresh)))
 
     def trim(self, now_ns: int) -> bool:
         """Remove some rows that are older than the window, in a transaction of their own; whether there may be more."""

@@ -81,6 +81,7 @@ class Writer:
         """Hand over work; it is done in the order of the calls."""
         self._flushes: dict[int, Iterator[None]] = {}
         self._housekeeping_at = 0.0
+        self._moved = False  # another process has restored the file, and it is not loaded yet
         self.state = LogState.WRITABLE
         self.journals: list[Journal] = []
 
@@ -162,6 +163,7 @@ class Writer:
         while True:
             stored: dict[int, Stored] = {}
             try:
+                self._catch_up()
                 with schema.transaction(self._connection):
                     now_ns = self._clock()
                     for log, submissions in by_log.items():
@@ -169,7 +171,7 @@ class Writer:
                         stored[log] = self.journals[log].store(entries, now_ns)
                 break
             except EpochMoved:
-                self._reload()
+                self._moved = True
             except Exception as error:  # the thread must live; every entry is answered
                 fault = self._fault(error)
                 faults: list[Appended | SignpostError] = [fault]
@@ -191,9 +193,10 @@ class Writer:
 
     def _answer(self, question: Question) -> None:
         try:
+            self._catch_up()
             answer, error = question.ask(), None
         except EpochMoved:
-            self._reload()
+            self._moved = True
             self._answer(question)
             return
         except Exception as raised:  # the thread must live; the asker gets it
@@ -219,17 +222,19 @@ class Writer:
                 more = True
         if now >= self._housekeeping_at:
             self._housekeeping_at = now + HOUSEKEEPING_S
-            more |= self._housekeeping(now_ns, idle=idle)
+            more |= self._housekeeping(now_ns, now, idle=idle)
         return more
 
-    def _housekeeping(self, now_ns: int, *, idle: bool) -> bool:
-        if self.state is LogState.FULL and schema.free_bytes(self._path) >= ROOM_BYTES:
+    def _housekeeping(self, now_ns: int, now: float, *, idle: bool) -> bool:
+        if self.state is LogState.FULL and self._has_room():
             self.state = LogState.WRITABLE
         if any(journal.moved() for journal in self.journals):
-            self._reload()
+            self._moved = True
+            self._catch_up()
         more = False
         for index, journal in enumerate(self.journals):
-            more |= journal.remembered.trim(now_ns)
+            if journal.remembered.trim(now_ns):
+                self._housekeeping_at, more = now, True  # else commits could add more than goes
             if idle and journal.subjects.dirty:
                 self._flushes.setdefault(index, journal.flush_subjects())
                 more = True
@@ -237,35 +242,46 @@ class Writer:
 
     def _attempt(self, work: Callable[[], object]) -> bool:
         try:
+            self._catch_up()
             return bool(work())
         except EpochMoved:
-            self._reload()
+            self._moved = True
+            return True
         except Exception as error:  # the thread must live; maintenance is tried again
             self._flushes.clear()
             self._fault(error)
         return False
 
-    def _reload(self) -> None:
-        # Another process has restored the file: go on with what it holds now.
+    def _catch_up(self) -> None:
+        # Where another process has restored the file, go on with what it holds now. It may fail: then again.
+        if not self._moved:
+            return
         self._flushes.clear()
         for index, journal in enumerate(self.journals):
             before = journal.counters.epoch
             journal.load(self._clock())
+            self._compactions[index] = Compaction(self._connection, journal)
             after = journal.counters
             if after.epoch != before:
                 self._tell(self._on_replaced, index, after.epoch, after.last, after.horizon)
-        self._compactions = [Compaction(self._connection, journal) for journal in self.journals]
+        self._moved = False
 
     def _fault(self, error: Exception) -> SignpostError:
         if not isinstance(error, sqlite3.Error):
             _logger.error("the log's writer failed", exc_info=error)
             return Internal(f"the writer of {self._path} failed: {error!r}")
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        no_room = code == sqlite3.SQLITE_IOERR and schema.free_bytes(self._path) < ROOM_BYTES
+        no_room = code == sqlite3.SQLITE_IOERR and not self._has_room()
         if code == sqlite3.SQLITE_FULL or no_room:
             self.state = LogState.FULL
             return StorageFull(f"no room to write {self._path}: {error}", retry_after_s=HOUSEKEEPING_S)
         return LogUnavailable(f"cannot write {self._path}: {error}", retry_after_s=HOUSEKEEPING_S)
+
+    def _has_room(self) -> bool:
+        try:
+            return schema.free_bytes(self._path) >= ROOM_BYTES
+        except OSError:  # the disk has gone, or the file's name: writing tells
+            return True
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
