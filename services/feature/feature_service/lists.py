@@ -47,8 +47,13 @@ class ListQuery(NamedTuple):
     limit: int | None
     mask: ReadMask | None
     batch: int
-    hash: bytes
+    request: ListFeaturesRequest
     token: bytes
+
+    @property
+    def hash(self) -> bytes:
+        """What a continuation recognises the request by; most lists are answered without one."""
+        return continuation.request_hash(self.request)
 
     def question(self, limit: int | None, after: After | None) -> Question:
         """What to ask of a snapshot."""
@@ -86,7 +91,7 @@ def parse(request: ListFeaturesRequest) -> ListQuery:
         limit,
         mask,
         request.batch_size or DEFAULT_BATCH,
-        continuation.request_hash(request),
+        request,
         request.continuation,
     )
 
