@@ -10,10 +10,10 @@ import asyncio
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from signpost.errors import PositionError, Unavailable
-from signpost.log.base import Log, Page
+from signpost.log.base import Log, Page, Record
 
 from notification_service import metrics
 from notification_service.codec import encode_records
@@ -58,10 +58,13 @@ class Hub:
         settings: HubSettings | None = None,
         *,
         clock: Callable[[], int] = time.time_ns,
+        on_delivery: Callable[[Sequence[Record]], None] | None = None,
     ) -> None:
+        """`on_delivery` is told what each page brought to somebody; where it is not needed it is not looked for."""
         self.log = log
         self.settings = settings or HubSettings()
         self.clock = clock
+        self._on_delivery = on_delivery
         self.through = 0
         self.position = b""
         self.generation = 0
@@ -119,6 +122,8 @@ class Hub:
         if self._early:
             self._admit()
         if dirty:
+            if self._on_delivery is not None:
+                self._on_delivery([record for record in page.records if match(record.subject)])
             self._schedule()
 
     def join(self, subscription: Subscription) -> Lane:

@@ -5,14 +5,16 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, ClassVar
 
 import grpc
-from signpost.log.base import LogSettings, LogState, Retention, Store
+from signpost.log.base import LogSettings, LogState, Record, Retention, Store
 from signpost.server import Service
 
+from notification_service.codec import published_of
 from notification_service.hub import Hub, HubSettings
 from notification_service.registry import Registry
 from notification_service.servicer import GREETER, SEED, V1, Servicer
 from notification_service.sessions import SWEEP_INTERVAL_S, Sessions
 from notification_service.settings import NotificationSettings
+from protos.notification.v1.notification_pb2 import Notification
 
 NOTIFICATIONS, STATE = "notifications", "state"
 FOLLOWER_TAIL_BYTES = 8 * 1024 * 1024
@@ -53,6 +55,7 @@ class NotificationService(Service):
                 buffer_bytes=settings.buffer_bytes,
                 pause_factor=settings.round_pause,
             ),
+            on_delivery=self._trace if self.tracing.enabled else None,
         )
         await hub.start()
         sessions = Sessions(store[STATE])
@@ -89,6 +92,10 @@ class NotificationService(Service):
             await asyncio.wait(self._tasks)
         if self._registry is not None:
             await self._registry.close()
+
+    def _trace(self, records: Sequence[Record]) -> None:
+        published = [Notification.FromString(published_of(record.payload)) for record in records]
+        self.tracing.deliver("deliver", [notification.traceparent for notification in published])
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work))

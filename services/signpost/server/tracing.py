@@ -7,7 +7,6 @@ A caller's `traceparent` is taken up either way, so that what is stored names it
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -131,18 +130,14 @@ class Tracing:
         span = self._tracer.start_span(method.path, context=parent, kind=kind, attributes=attributes)
         return CallSpan(span, trace.set_span_in_context(span, parent))
 
-    @contextmanager
-    def delivery(self, name: str, traceparents: Iterable[str]) -> Iterator[None]:
-        """A short span around handing records on, linked to the traces of their publishers.
+    def deliver(self, name: str, traceparents: Iterable[str]) -> None:
+        """A span of this moment, in which records were handed on, linked to the traces of their publishers.
 
-        At most 128 links. Ask `enabled` first: collecting traceparents costs time too.
+        At most 128 links; where there is none, no span. Ask `enabled` first: collecting traceparents costs time too.
         """
-        if not self.enabled:
-            yield
-            return
         links = [trace.Link(linked) for linked in _linked(traceparents)]
-        with self._tracer.start_as_current_span(name, kind=trace.SpanKind.PRODUCER, links=links):
-            yield
+        if links:
+            self._tracer.start_span(name, kind=trace.SpanKind.PRODUCER, links=links).end()
 
     def close(self) -> None:
         """Send what waits. Blocks, but a collector that does not answer holds the process up for 3 seconds at most."""

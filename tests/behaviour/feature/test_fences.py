@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import grpc
 import pytest
 from signpost.client import (
     Backoff,
@@ -18,8 +19,11 @@ from signpost.client import (
 )
 from signpost.errors import InvalidArgument
 
+from protos.feature.v1 import feature_pb2 as pb
 from protos.feature.v1.feature_pb2 import FenceEvent, FenceNotification
+from protos.feature.v1.feature_pb2_grpc import FeatureServiceStub
 from tests.support.nats import NatsServer
+from tests.support.otlp import Collector
 from tests.support.services import ServiceProcess, running
 
 HERE, AWAY = (0.0, 0.0), (5.0, 5.0)
@@ -139,3 +143,32 @@ async def test_fences_are_listed_revised_and_removed(pair: Pair) -> None:
         "fence.topic",
         "fence.dwell_time_ms",
     }
+
+
+async def test_a_trace_goes_from_a_put_over_a_fence_to_its_delivery(tmp_path: Path) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with Collector() as collector:
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        async with (
+            running("notification_service", tmp_path / "notification", env=env) as notification,
+            running(
+                "feature_service", tmp_path / "feature", args=[f"--notification={notification.target}"], env=env
+            ) as feature,
+        ):
+            async with (
+                FeatureClient(feature.target) as features,
+                NotificationClient(notification.target) as notifications,
+                grpc.aio.insecure_channel(feature.target) as channel,
+            ):
+                await features.put_fence(Fence("gate", Circle(HERE, 1000)))
+                events = notifications.subscribe("fence.>", start="earliest")
+                van = pb.PutFeatureRequest(feature=pb.Feature(id="van", location=pb.Point(latitude=0, longitude=0)))
+                caller = (("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),)
+                await FeatureServiceStub(channel).PutFeature(van, metadata=caller)
+                assert await collect(events, 1) == [("entered", "van")]
+            for process in (feature, notification):
+                assert await process.terminate() == 0, "what waits is sent at the end"
+        names = {span.name for span in collector.spans if span.trace_id.hex() == trace}
+        assert "/feature.v1.FeatureService/PutFeature" in names
+        deliveries = [span for span in collector.spans if span.name == "deliver"]
+        assert trace in {link.trace_id.hex() for span in deliveries for link in span.links}

@@ -9,11 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from protos.notification.v1 import notification_pb2, notification_pb2_grpc
 from tests.behaviour.server.test_endings import CODES, call_bidi, call_server_stream, call_unary
+from tests.support.otlp import Collector
 from tests.support.ports import free_port
 from tests.support.services import running
 
@@ -27,30 +27,11 @@ CALLERS = {
 SERVER_FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """The receiving end of OTLP."""
-
-    def __init__(self) -> None:
-        self.spans: list[trace_pb2.Span] = []
-        self.services: set[str] = set()
-
-    async def Export(self, request: Any, context: Any) -> trace_service_pb2.ExportTraceServiceResponse:  # noqa: N802
-        for resource in request.resource_spans:
-            self.services |= {a.value.string_value for a in resource.resource.attributes if a.key == "service.name"}
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 @pytest.fixture
 async def collector() -> AsyncIterator[tuple[Collector, str]]:
     """A collector, and the URL to send to."""
-    made, server, port = Collector(), grpc.aio.server(), free_port()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(made, server)  # type: ignore[no-untyped-call]
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    yield made, f"http://127.0.0.1:{port}"
-    await server.stop(0)
+    async with Collector() as made:
+        yield made, made.url
 
 
 def status_code(span: trace_pb2.Span) -> int:

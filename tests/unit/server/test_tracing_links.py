@@ -19,8 +19,7 @@ def recording() -> tuple[Tracing, InMemorySpanExporter]:
 
 def test_a_delivery_links_each_publisher_once_and_skips_nonsense() -> None:
     tracing, exporter = recording()
-    with tracing.delivery("deliver demo", [parent(1), "", parent(2), "nonsense", parent(1)]):
-        assert current_trace_id()
+    tracing.deliver("deliver demo", [parent(1), "", parent(2), "nonsense", parent(1)])
     (span,) = exporter.get_finished_spans()
     assert span.name == "deliver demo"
     assert [link.context.trace_id for link in span.links] == [1, 2]
@@ -28,21 +27,20 @@ def test_a_delivery_links_each_publisher_once_and_skips_nonsense() -> None:
 
 def test_a_delivery_links_a_bounded_number() -> None:
     tracing, exporter = recording()
-    with tracing.delivery("deliver", (parent(number) for number in range(1, 1000))):
-        pass
+    tracing.deliver("deliver", (parent(number) for number in range(1, 1000)))
     assert len(exporter.get_finished_spans()[0].links) == 128
 
 
-def test_without_a_provider_a_delivery_is_nothing() -> None:
-    tracing = Tracing()
-    assert not tracing.enabled
-    with tracing.delivery("deliver", [parent(1)]):
-        assert current_traceparent() == current_trace_id() == ""
+def test_a_delivery_of_what_nobody_traced_has_no_span() -> None:
+    tracing, exporter = recording()
+    tracing.deliver("deliver", ["", "nonsense"])
+    assert not exporter.get_finished_spans()
 
 
 def test_the_current_traceparent_is_what_a_record_stores() -> None:
-    tracing, _ = recording()
-    with tracing.delivery("deliver", []):
+    assert current_traceparent() == current_trace_id() == ""
+    span = TracerProvider().get_tracer("test").start_span("put")
+    with trace.use_span(span):
         version, trace_id, span_id, _ = current_traceparent().split("-")
         assert (version, trace_id) == ("00", current_trace_id())
-        assert span_id == trace.format_span_id(trace.get_current_span().get_span_context().span_id)
+        assert span_id == trace.format_span_id(span.get_span_context().span_id)
