@@ -23,6 +23,19 @@ MAX_PUBLICATIONS = 10_000
 """Publications a frame, by the protocol."""
 
 
+class _Answer(asyncio.Future[Published]):
+    """An answer whose cancelling is noticed; a callback for that would cost every publish."""
+
+    __slots__ = ("outbox",)
+    outbox: "Outbox"
+
+    def cancel(self, msg: object = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self.outbox.cancelled(self)
+        return cancelled
+
+
 @dataclass(eq=False, slots=True)
 class _Entry:
     publication: npb.Publication
@@ -92,6 +105,7 @@ class Outbox:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 turn.result().cancel()  # let in at this very moment
+            self._let_in()  # who stands behind may need less room
             raise
 
     def _check(self, publication: npb.Publication) -> int:
@@ -107,7 +121,9 @@ class Outbox:
         return self._messages < self._settings.max_messages and self._bytes + size <= self._settings.max_bytes
 
     def _add(self, publication: npb.Publication, size: int) -> "asyncio.Future[Published]":
-        entry = _Entry(publication, size, asyncio.get_running_loop().create_future())
+        answer = _Answer()
+        answer.outbox = self
+        entry = _Entry(publication, size, answer)
         self._messages += 1
         self._bytes += size
         self._empty.clear()
@@ -128,6 +144,13 @@ class Outbox:
             self._empty.set()
         self._let_in()
 
+    def cancelled(self, answer: "asyncio.Future[Published]") -> None:
+        """Nobody waits for it any more: what is not sent leaves, and makes room, while the server is away too."""
+        entry = next((one for one in self._waiting if one.answer is answer), None)
+        if entry is not None and not entry.sent:
+            self._waiting.remove(entry)
+            self._leave(entry)
+
     def next_frame(self, max_bytes: int) -> npb.PublishFrame | None:
         """All that waits, as one frame of at most `max_bytes`; None where nothing may be sent now."""
         if not self._waiting or self._held is not None or len(self._frames) >= self._max_frames:
@@ -137,18 +160,12 @@ class Outbox:
         size = 0
         while self._waiting and len(entries) < MAX_PUBLICATIONS:
             entry = self._waiting[0]
-            if entry.answer.cancelled() and not entry.sent:
-                self._waiting.popleft()
-                self._leave(entry)
-                continue
             # 8 bytes frame a publication.
             if entries and size + entry.size + 8 > limit:
                 break
             size += entry.size + 8
             entry.sent = True
             entries.append(self._waiting.popleft())
-        if not entries:
-            return None
         frame = npb.PublishFrame(
             id=self._next_id, publications=[e.publication for e in entries], ordered=self._settings.ordered
         )

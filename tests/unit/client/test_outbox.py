@@ -142,6 +142,39 @@ async def test_a_cancelled_publish_is_taken_back_while_it_waits() -> None:
     assert outbox.next_frame(MIB) is None
 
 
+async def test_fault_18_cancelled_publishes_make_room_while_nothing_can_be_sent() -> None:
+    outbox = Outbox(OutboxSettings(max_messages=2))
+    for number in range(4):
+        outbox.put_nowait(publication(number)).cancel()
+    given_up, kept = outbox.put_nowait(publication(4)), outbox.put_nowait(publication(5))
+    waiting = asyncio.create_task(outbox.put(publication(6)))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    answer_of_it = await waiting
+    assert outbox.statistics.messages == 2
+    assert ids(outbox.next_frame(MIB)) == [5, 6]
+    outbox.take_back()
+    kept.cancel()  # it is out, so that it is sent again
+    frame = outbox.next_frame(MIB)
+    assert ids(frame) == [5, 6]
+    outbox.answered(answer(frame))
+    assert (await answer_of_it).sequence == 2
+    assert outbox.statistics.bytes == outbox.statistics.messages == 0
+    outbox.put_nowait(publication(7)).cancel()
+    await outbox.flush()
+
+
+async def test_fault_18_who_gives_up_waiting_for_room_lets_the_next_in() -> None:
+    outbox = Outbox(OutboxSettings(max_bytes=1000))
+    outbox.put_nowait(publication(0, 500))
+    large, small = (asyncio.create_task(outbox.put(publication(n, size))) for n, size in ((1, 900), (2, 100)))
+    await asyncio.sleep(0)
+    large.cancel()
+    async with asyncio.timeout(5):
+        await small
+    assert ids(outbox.next_frame(MIB)) == [0, 2]
+
+
 async def test_fault_3_what_has_no_answer_is_sent_again_first_with_the_same_ids() -> None:
     outbox = Outbox(OutboxSettings(frame_bytes=100))
     answers = [outbox.put_nowait(publication(n, 60)) for n in range(4)]
