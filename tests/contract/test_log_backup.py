@@ -135,3 +135,14 @@ async def test_a_backup_that_cannot_be_written_is_refused(store: Store, url: str
         await backup(url, tmp_path / "file" / "a.backup")
     with contextlib.suppress(FileNotFoundError):
         assert not list((tmp_path / "file").glob("*"))
+
+
+async def test_a_backup_in_place_of_the_log_is_refused(store: Store, url: str, tmp_path: Path) -> None:
+    if not url.startswith("sqlite:"):
+        pytest.skip("only this engine's log is a file")
+    live = Path(url.removeprefix("sqlite:///"))
+    (tmp_path / "link").symlink_to(live)
+    for path in (live, tmp_path / "link"):
+        with pytest.raises(LogRefused, match="the log itself"):
+            await backup(url, path)
+    assert (await store["notes"].append(Append("a", b"1"))).sequence == 1

@@ -73,6 +73,10 @@ def records_of(source: sqlite3.Connection, log_id: int, after: int) -> list[Reco
 
 
 def _backup_sqlite(live: Path, path: Path) -> int:
+    with schema.refusing(path):
+        itself = path.exists() and live.exists() and path.samefile(live)
+    if itself:
+        raise LogRefused(f"{path} is the log itself: a backup in its place would end its service's; name another file")
     with schema.readable(live) as file, _whole(path) as aside:
         with (
             schema.refusing(live),
