@@ -20,6 +20,7 @@ RECORD_OVERHEAD_BYTES = 250  # what a Record costs in memory beside its payload
 PAGE_RECORDS = 1000
 PAGE_BYTES = 1 << 20
 _SEQUENCE: Callable[[Record], int] = itemgetter(0)
+_DROPPED = Record(0, "", "", 0, b"")
 
 
 class Tail:
@@ -36,9 +37,10 @@ class Tail:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._records: list[Record] = []
-        self._start = 0  # records before it are dropped; they are cut off now and then
+        self._start = 0  # records before it are dropped; their places are cut off now and then
         self._changed = asyncio.Event()
         self._end: SignpostError | None = None
+        self._closed = False
 
     def extend(self, records: Sequence[Record], through: int) -> None:
         """Add what stands in (head, through]: `records` is all of it, in order."""
@@ -49,6 +51,7 @@ class Tail:
         while self._bytes > self._max_bytes and start < len(kept):
             self.floor = kept[start].sequence
             self._bytes -= len(kept[start].payload) + RECORD_OVERHEAD_BYTES
+            kept[start] = _DROPPED
             start += 1
         if start > 1024 and start * 2 > len(kept):
             del kept[:start]
@@ -71,12 +74,13 @@ class Tail:
         self._wake()
 
     def close(self) -> None:
-        """End every follower: the log is closed."""
+        """End every follower, also who comes later: the log is closed."""
+        self._closed = True
         self.reset(self.head, LogUnavailable("the log is closed", retry_after_s=1.0))
 
     def check(self, generation: int) -> None:
-        """Raise what ended the followers of a generation that is over."""
-        if generation != self.generation and self._end is not None:
+        """Raise what ended the followers of a generation that is over; every one is, once closed."""
+        if self._end is not None and (self._closed or generation != self.generation):
             raise self._end
 
     async def wait(self, after: int, generation: int) -> None:

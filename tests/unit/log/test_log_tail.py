@@ -96,3 +96,19 @@ async def test_a_reset_ends_those_of_before_and_only_those() -> None:
     tail.close()
     with pytest.raises(LogUnavailable):
         tail.check(tail.generation - 1)
+
+
+def test_what_is_dropped_is_let_go() -> None:
+    """Few large records are as bounded as many small ones."""
+    tail = Tail(10 * (10 + RECORD_OVERHEAD_BYTES), head=0)
+    for sequence in range(1, 1001):
+        tail.extend(records(sequence, sequence), sequence)
+    assert sum([bool(record.payload) for record in tail._records]) == 10
+
+
+async def test_who_waits_at_a_closed_log_is_told() -> None:
+    tail = Tail(1 << 20, head=3)
+    tail.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(LogUnavailable):
+            await tail.wait(3, tail.generation)
