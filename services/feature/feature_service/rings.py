@@ -57,6 +57,9 @@ class _FlatRing(Ring):
         self.width = east - self.west
         self._shape = shapely.Polygon(np.stack([unrolled, latitudes], 1))
         shapely.prepare(self._shape)
+        # GEOS builds its index on the second question, and threads that race for it tear it apart.
+        for ask in (shapely.contains_xy, shapely.intersects_xy):
+            ask(self._shape, unrolled[:3], latitudes[:3])
         first = -((_HALF_TURN - self.west) // FULL_TURN)
         self._shifts = [float(n * FULL_TURN) for n in range(first, (east + _HALF_TURN) // FULL_TURN + 1)]
 

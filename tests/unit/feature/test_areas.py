@@ -1,6 +1,8 @@
 """Areas hold what the oracle says they hold."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,3 +123,33 @@ def test_a_ring_twice_around_a_pole_is_refused() -> None:
     twice = [(600_000_000 + n, (n * 1_000_000_000 + DATE_LINE) % oracle.TURN - DATE_LINE) for n in range(7)]
     with pytest.raises(ValueError, match="more than once"):
         ring(np.array([p[0] for p in twice]), np.array([p[1] for p in twice]))
+
+
+_ASK_IN_THREADS = """
+import threading
+import numpy as np
+from feature_service.areas import Polygon
+from feature_service.rings import ring
+
+turn = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
+latitudes, longitudes = (4e8 * np.sin(turn)).astype(np.int64), (4e8 * np.cos(turn)).astype(np.int64)
+points = np.random.default_rng(0).integers(-5e8, 5e8, (2, 200)).astype(np.int32)
+
+def ask(barrier, area):
+    barrier.wait()
+    area.contains(*points)
+
+for _ in range(150):
+    barrier, area = threading.Barrier(3), Polygon(ring(latitudes, longitudes))
+    threads = [threading.Thread(target=ask, args=(barrier, area)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_threads_may_ask_a_new_polygon_at_once() -> None:
+    """As a watch does, whose snapshot is searched in a thread while changes come. In a process that it may kill."""
+    asked = subprocess.run([sys.executable, "-c", _ASK_IN_THREADS], capture_output=True, text=True, check=False)
+    assert (asked.returncode, asked.stderr) == (0, "")
