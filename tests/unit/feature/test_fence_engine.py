@@ -1,9 +1,12 @@
 """Fences against brute force: whatever moves, the events tell every fence's set, and nothing else."""
 
+import time
 from collections.abc import Sequence
 
+import numpy as np
 from feature_service.areas import Area, Box, Circle
 from feature_service.fences.engine import FenceEngine, Outcome
+from feature_service.fences.index import FenceIndex
 from feature_service.fences.model import Change, Dwell, Event, Fence, Gone, Key
 from feature_service.filters import Filter, exists
 from feature_service.geometry import unit_vector
@@ -170,3 +173,25 @@ def test_a_stay_is_told_once() -> None:
     assert [(e.kind, e.sequence) for e in outcome.events] == [(DWELLED, 3)]
     engine.apply([gone(5, "a"), put(6, "a", 0, 0)])
     assert [m.entered_sequence for _, m in engine.due_dwells(2**62)] == [6]
+
+
+def test_a_revision_with_another_dwell_time_tells_a_stay_then_and_no_sooner() -> None:
+    for dwell_ms, due in ((60_000, [61_000_000_000]), (0, [])):
+        engine = FenceEngine()
+        engine.put(fence("f", Circle(0, 0, 1000), events=[DWELLED], dwell_ms=5000))
+        engine.apply([put(1, "a", 0, 0)])
+        engine.put(fence("f", Circle(0, 0, 1000), events=[DWELLED] if dwell_ms else [ENTERED], dwell_ms=dwell_ms))
+        times = [now for now in (6_000_000_000, 61_000_000_000) for _ in engine.due_dwells(now)]
+        assert times == due
+
+
+def test_fences_that_lie_over_each_other_cost_a_point_no_more_than_their_number() -> None:
+    index = FenceIndex()
+    for n in range(3000):
+        index.put(fence(f"f{n}", Circle(0, 0, 1000)))
+    origin = np.zeros(1, np.int32)
+    index.candidates(origin, origin)
+    begin = time.thread_time()
+    (found,) = index.candidates(origin, origin)
+    assert time.thread_time() - begin < 0.2
+    assert sorted(each.uid for each in found) == sorted(f"f{n}" for n in range(3000))

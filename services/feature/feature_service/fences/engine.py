@@ -139,10 +139,14 @@ class FenceEngine:
     def due_dwells(self, now_ns: int) -> Iterator[tuple[Fence, Member]]:
         """The stays that have lasted for the dwell time and have not been told; each once for each planning."""
         while self._dwells and self._dwells[0][0] <= now_ns:
-            _, uid, key, entered = heapq.heappop(self._dwells)
+            when, uid, key, entered = heapq.heappop(self._dwells)
             member = self._members.get(uid, {}).get(key)
-            if member is not None and member.entered_sequence == entered and not member.dwelled:
-                yield self.fences[uid], member
+            if member is None or member.entered_sequence != entered or member.dwelled:
+                continue
+            # A revision may have another dwell time, or none.
+            fence = self.fences[uid]
+            if fence.dwell_ns and when == member.entered_time_ns + fence.dwell_ns:
+                yield fence, member
 
     @property
     def next_dwell_ns(self) -> int | None:

@@ -39,22 +39,22 @@ class FenceIndex:
         """For each point (E7) the fences that may hold it."""
         if len(self._unindexed) > UNINDEXED_MAX:
             self._rebuild()
-        found: list[list[Fence]] = [[] for _ in latitudes]
+        found: list[dict[str, Fence]] = [{} for _ in latitudes]
         if self._tree is not None:
             points = shapely.points(longitudes.astype(float), latitudes.astype(float))
             of_points, boxes = self._tree.query(points)
             for point, box in zip(of_points.tolist(), boxes.tolist(), strict=True):
-                fence = self._of_box[box]
+                fence, uid = self._of_box[box], self._of_box[box].uid
                 # A replaced or removed fence stays in the tree until the next one; two of its boxes may hold a point.
-                if self._fences.get(fence.uid) is fence and fence not in found[point]:
-                    found[point].append(fence)
+                if self._fences.get(uid) is fence:
+                    found[point][uid] = fence
         for fence in self._unindexed.values():
             near = np.zeros(len(latitudes), bool)
             for south, west, north, east in fence.area.spans:
                 near |= (latitudes >= south) & (latitudes <= north) & (longitudes >= west) & (longitudes <= east)
             for point in np.flatnonzero(near).tolist():
-                found[point].append(fence)
-        return found
+                found[point][fence.uid] = fence
+        return [list(fences.values()) for fences in found]
 
     def _rebuild(self) -> None:
         boxes = [(fence, span) for fence in self._fences.values() for span in fence.area.spans]
