@@ -72,8 +72,9 @@ class PropertyColumn:
         new_values, new_known = column._kept = np.empty(capacity, object), np.zeros(capacity, bool)
         for begin in range(0, len(slots), STEP):
             part = slots[begin : begin + STEP]
-            new_values[begin : begin + len(part)] = values[part]
+            # A value is there before it is known: known is read first, so that what is parsed meanwhile is not.
             new_known[begin : begin + len(part)] = known[part]
+            new_values[begin : begin + len(part)] = values[part]
         return column
 
     def values(self, columns: Columns, slots: Slots) -> list[Property]:
@@ -82,8 +83,8 @@ class PropertyColumn:
         if len(known) < columns.capacity:
             # Another thread may do the same: what it parses meanwhile is parsed again, no more.
             more = columns.capacity - len(known)
-            values = np.concatenate([values, np.empty(more, object)])
-            known = np.concatenate([known, np.zeros(more, bool)])
+            grown = np.concatenate([known, np.zeros(more, bool)])  # first: see `moved`
+            values, known = np.concatenate([values, np.empty(more, object)]), grown
             self._kept = values, known
         for slot in slots[~known[slots]].tolist():
             values[slot] = property_of(to_feature(columns.items[slot]).properties, self._path)
@@ -102,8 +103,8 @@ class Properties:
         """The column of a property; the one not asked for longest makes room."""
         column = self._columns.pop(path, None) or PropertyColumn(path)
         self._columns[path] = column
-        while len(self._columns) > _PROPERTIES_KEPT:
-            self._columns.pop(next(iter(self._columns)), None)
+        for oldest in list(self._columns)[:-_PROPERTIES_KEPT]:  # a copy: another thread may do the same
+            self._columns.pop(oldest, None)
         return column
 
     def moved(self, slots: Slots, capacity: int) -> "Properties":

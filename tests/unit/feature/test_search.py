@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from feature_service import filters
@@ -15,6 +18,7 @@ from feature_service.nearest import NearestQuery, nearest
 from feature_service.records import Change, Kind
 from feature_service.rings import ring
 from feature_service.search import After, Found, Question, search, search_in_parts
+from feature_service.table import Properties
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -407,3 +411,40 @@ def test_an_index_is_rebuilt_sooner_where_somebody_asks() -> None:
     assert index.due() is None
     index.apply(puts(UNASKED_TAIL, UNASKED_TAIL + 4 * TAIL), UNASKED_TAIL + 4 * TAIL)
     assert index.due() is not None
+
+
+def test_a_property_that_is_parsed_while_an_index_is_rebuilt_is_not_lost() -> None:
+    index = Index()
+    item = item_of(Place("a", 0, 0), kind="cafe")
+    index.apply([Change(Kind.PUT, "a", 1, 0, item, 0, 0)], 1)
+    snapshot, slots = index.snapshot(), np.arange(1)
+    column = snapshot.properties.column("kind")
+
+    class Copied(np.ndarray[Any, Any]):
+        """Values that another thread parses as soon as they have been copied."""
+
+        def __getitem__(self, part: Any) -> Any:
+            copied = super().__getitem__(part).view(np.ndarray)
+            column._kept = base.view(np.ndarray), column._kept[1]
+            column.values(snapshot.columns, slots)
+            return copied
+
+    column.values(snapshot.columns, np.arange(0))
+    base, known = column._kept
+    column._kept = base.view(Copied), known
+    assert column.moved(slots, 10).values(snapshot.columns, slots) == ["cafe"]
+
+
+def test_filters_of_many_properties_may_be_asked_in_threads() -> None:
+    properties, interval = Properties(), sys.getswitchinterval()
+
+    def ask(first: int) -> None:
+        for n in range(first, first + 20_000):
+            properties.column(f"p{n * 7 % 40}")
+
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(3) as threads:
+            assert list(threads.map(ask, range(3))) == [None] * 3
+    finally:
+        sys.setswitchinterval(interval)
