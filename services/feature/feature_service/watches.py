@@ -123,8 +123,11 @@ class Watch:
         return len(self._events) <= MOST_EVENTS and self._bytes <= MOST_BYTES
 
     def fall_behind(self, behind: Behind) -> None:
-        """Not live any more: what came after `behind.after` will be read from the log."""
-        self.behind = behind
+        """Not live any more: what came after `behind.after` will be read from the log.
+
+        A watch that read the log ahead of the projection has told more than that.
+        """
+        self.behind = behind = behind._replace(after=max(behind.after, self.live_after))
         self._events = [event for event in self._events if event.sequence <= behind.after]
         self.wake.set()
 

@@ -1,10 +1,12 @@
-"""Progress says that nothing has changed up to its position: never while something waits to be told."""
+"""The seams of a watch: nothing is passed over by progress, and nothing told twice."""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator
 from typing import cast
 
+import pytest
+from feature_service import watches
 from feature_service.items import to_item
 from feature_service.records import put_payload, subject_of
 from signpost.log import Append, positions
@@ -35,4 +37,28 @@ async def test_a_change_at_the_moment_of_progress_goes_first() -> None:
         frame = pb.WatchFeaturesResponse.FromString(await waiting)
         assert [each.id for each in frame.events.features] == ["a"]
         assert positions.decode(frame.position.token).sequence == 1
+        await frames.aclose()
+
+
+async def test_a_watch_that_has_read_ahead_and_falls_behind_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def append(names: str) -> None:
+        payloads = [(name, put_payload(to_item(feature(name, 1, 1).SerializeToString()))) for name in names]
+        replica.log.submit([Append(subject_of("places", name), payload) for name, payload in payloads])
+
+    monkeypatch.setattr(watches, "MOST_EVENTS", 2)
+    async with parts() as replica:
+        await replica.put(feature("a", 1, 1))
+        resume = pb.WatchFeaturesRequest(resume=pb.Position(sequence=1))
+        frames = cast("AsyncGenerator[bytes, None]", replica.watcher.run(resume))
+
+        async def events() -> list[tuple[int, str]]:
+            frame = pb.WatchFeaturesResponse.FromString(await anext(frames))
+            return list(zip(frame.events.kinds, [each.id for each in frame.events.features], strict=True))
+
+        append("bcd")
+        assert await events() == [(pb.EVENT_KIND_PRESENT, name) for name in "bcd"]
+        assert await events() == []
+        assert replica.projection.applied == 1, "the watch is ahead of the index"
+        append("efgh")
+        assert await events() == [(pb.EVENT_KIND_ENTERED, name) for name in "efgh"]
         await frames.aclose()
