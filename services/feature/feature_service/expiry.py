@@ -7,6 +7,7 @@ second replica's attempt stores nothing.
 
 import asyncio
 import heapq
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from feature_service.writes import Writer
 _LOG = logging.getLogger(__name__)
 _TICK_NS = 250_000_000
 _AT_ONCE = 500
+_SPARE_TICKS = 1024
 
 Key = tuple[str, str]
 
@@ -33,7 +35,7 @@ class Expiry:
 
     def __init__(self, projection: Projection, writer: Writer, clock: Callable[[], int] = time.time_ns) -> None:
         self._projection, self._writer, self._clock = projection, writer, clock
-        self._ticks: list[int] = []
+        self._ticks: list[int] = []  # those of `_due`, and some in which nothing stands any more
         self._due: dict[int, dict[Key, int]] = {}
         self._tick_of: dict[Key, int] = {}
         projection.on_expiry(self._note)
@@ -51,27 +53,45 @@ class Expiry:
     async def expire_due(self) -> None:
         """Record what has expired by now. What the log refuses stays due."""
         while self._ticks and self._ticks[0] * _TICK_NS <= self._clock():
-            due = self._due[self._ticks[0]]
-            while due:
-                batch = [(key, due[key]) for key, _ in zip(due, range(_AT_ONCE), strict=False)]
-                current = [(*key, sequence) for key, sequence in batch if self._is_current(key, sequence)]
-                await self._writer.expire(current)
-                EXPIRED.inc(len(current))
-                for key, sequence in batch:
-                    if due.get(key) == sequence:
-                        del due[key], self._tick_of[key]
-            del self._due[heapq.heappop(self._ticks)]
+            due = self._due.get(self._ticks[0])
+            if due is None:
+                heapq.heappop(self._ticks)
+                continue
+            batch = list(itertools.islice(due.items(), _AT_ONCE))
+            current = [(*key, sequence) for key, sequence in batch if self._is_current(key, sequence)]
+            await self._writer.expire(current)
+            EXPIRED.inc(len(current))
+            # Meanwhile anything may have been noted: at this tick, or at an earlier one, which is the first now.
+            for key, sequence in batch:
+                if due.get(key) == sequence:
+                    self._drop(key)
 
     def _note(self, collection: str, feature_id: str, sequence: int, expires_ns: int) -> None:
         key, tick = (collection, feature_id), -(-expires_ns // _TICK_NS)
-        before = self._tick_of.get(key)
-        if before is not None and before != tick:
-            self._due[before].pop(key, None)
-        if tick not in self._due:
-            self._due[tick] = {}
-            heapq.heappush(self._ticks, tick)
+        if self._tick_of.get(key) != tick:
+            self._drop(key)
+            if not expires_ns:
+                return
+            self._tick_of[key] = tick
+            if tick not in self._due:
+                self._due[tick] = {}
+                self._push(tick)
         self._due[tick][key] = sequence
-        self._tick_of[key] = tick
+
+    def _drop(self, key: Key) -> None:
+        tick = self._tick_of.pop(key, None)
+        if tick is not None:
+            due = self._due[tick]
+            del due[key]
+            if not due:
+                del self._due[tick]
+
+    def _push(self, tick: int) -> None:
+        if len(self._ticks) > 2 * len(self._due) + _SPARE_TICKS:
+            self._ticks = list(self._due)
+            heapq.heapify(self._ticks)
+        else:
+            heapq.heappush(self._ticks, tick)
 
     def _is_current(self, key: Key, sequence: int) -> bool:
         return self._projection.sequence_of(*key) == sequence

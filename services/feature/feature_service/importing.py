@@ -116,7 +116,11 @@ class Importer:
                     _new(Append, (prefix + encode_token(feature_id), put_payload(item), "", "", None, False))
                 )
                 on_their_way[feature_id] = on_their_way.get(feature_id, 0) + 1
-            await asyncio.sleep(0)
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                self._arrived(collection, ids)  # nothing is on its way: the batch ends here
+                raise
         stored = asyncio.create_task(self._store(appends))
         settling = asyncio.create_task(self._settle(stored, collection, ids))
         self._settling.add(settling)
@@ -134,10 +138,13 @@ class Importer:
         except SignpostError:
             pass  # `_answer` tells the client; what was stored after all will be seen in the index
         finally:
-            on_their_way = self._on_their_way[collection]
-            for feature_id in ids:
-                if more := on_their_way.pop(feature_id) - 1:
-                    on_their_way[feature_id] = more
+            self._arrived(collection, ids)
+
+    def _arrived(self, collection: str, ids: list[str]) -> None:
+        on_their_way = self._on_their_way[collection]
+        for feature_id in ids:
+            if more := on_their_way.pop(feature_id) - 1:
+                on_their_way[feature_id] = more
 
     async def _answer(self, batch: _Batch) -> ImportFeaturesResponse:
         answer = batch.answer

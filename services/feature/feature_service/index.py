@@ -171,6 +171,10 @@ class Index:
         self._base, self._middle = rebuild.segment, None
         self._tail, self._count = start, start + self._count - rebuild.count
 
+    def give_up(self) -> None:
+        """Go on without the rebuild that is on its way, if one is: another one may begin."""
+        self._rebuild = None
+
     def progress(self, rebuild: "Rebuild") -> "Progress":
         """What has happened since a rebuild began, as far as of now."""
         return Progress(self._columns, self._count, len(rebuild.deaths))

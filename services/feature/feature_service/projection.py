@@ -96,6 +96,7 @@ class Projection:
         self._expiries: Callable[[str, str, int, int], None] | None = None
         self._collection_of = collections()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._given_up = 0  # of those that wait, about
         self._tickets = itertools.count()
         self._quiet: asyncio.TimerHandle | None = None
 
@@ -108,15 +109,17 @@ class Projection:
         """Wait for the end of the replay. Raises Unavailable where the log cannot be read on."""
         if not self._ready.is_set():
             await self._ready.wait()
-        if self.fault is not None:
-            raise Unavailable(f"the features log cannot be read on: {self.fault}", reason="PROJECTION_STOPPED")
+        self._check_fault()
 
     def listen(self, listener: Listener) -> None:
         """Tell a listener of every change from now on."""
         self._listeners.append(listener)
 
     def on_expiry(self, note: Callable[[str, str, int, int], None]) -> None:
-        """Call `note(collection, id, sequence, expires_ns)` for every feature that will expire, replay included."""
+        """Call `note(collection, id, sequence, expires_ns)` for every feature that will expire, replay included.
+
+        And for every one that is gone, with 0.
+        """
         self._expiries = note
 
     def index(self, collection: str) -> Index | None:
@@ -150,21 +153,27 @@ class Projection:
     async def wait_for(self, sequence: int) -> None:
         """Return once everything up to `sequence` is visible.
 
-        Raises PositionAhead where the log itself does not reach it for `AHEAD_WAIT_S`.
+        Raises PositionAhead where the log itself does not reach it for `AHEAD_WAIT_S`, Unavailable where it
+        cannot be read on.
         """
         if sequence <= self.applied:
             return
+        self._check_fault()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (sequence, next(self._tickets), future))
-        while not future.done():
-            await asyncio.wait([future], timeout=AHEAD_WAIT_S)
-            if not future.done() and sequence > self.log.head:
-                future.cancel()
-                raise PositionAhead(
-                    f"position {sequence} is beyond the head of the log, {self.log.head}",
-                    first_available=self.log.head,
-                )
-        await future
+        try:
+            while not future.done():
+                await asyncio.wait([future], timeout=AHEAD_WAIT_S)
+                if not future.done() and sequence > self.log.head:
+                    raise PositionAhead(
+                        f"position {sequence} is beyond the head of the log, {self.log.head}",
+                        first_available=self.log.head,
+                    )
+            await future
+        except BaseException:
+            future.cancel()
+            self._waited_in_vain()
+            raise
 
     async def wait_visible(self, position: Position) -> None:
         """Wait for a request's `min_position`. Raises PositionError where it is of another log."""
@@ -191,6 +200,8 @@ class Projection:
                 _LOG.warning("the features log is away", extra={"fields": {"why": str(_first(group))}})
             except* Exception as group:
                 self._stop(_first(group))
+            for index in self._indexes.values():  # the rebuilds were cancelled, some before they began
+                index.give_up()
             await asyncio.sleep(_RETRY_S)
 
     async def _follow(self, rebuilds: asyncio.TaskGroup) -> None:
@@ -260,7 +271,7 @@ class Projection:
         FEATURES.labels(collection).set(len(index))
         if self._expiries is not None:
             for change in moving:
-                if change.expires_ns:
+                if change.expires_ns or change.item is None:
                     self._expiries(collection, change.id, change.sequence, change.expires_ns)
         if not self.ready or not any(listener.wants(collection) for listener in self._listeners):
             return []
@@ -312,6 +323,18 @@ class Projection:
             while rebuild.behind(progress := index.progress(rebuild)) > INSTALL_CHANGES:
                 await loop.run_in_executor(self._executor, rebuild.catch_up, *progress)
         index.install(rebuild)
+
+    def _waited_in_vain(self) -> None:
+        """Whoever waits for what never comes leaves nothing behind for long."""
+        self._given_up += 1
+        if 2 * self._given_up > len(self._waiting):
+            self._waiting = [waiting for waiting in self._waiting if not waiting[2].done()]
+            heapq.heapify(self._waiting)
+            self._given_up = 0
+
+    def _check_fault(self) -> None:
+        if self.fault is not None:
+            raise Unavailable(f"the features log cannot be read on: {self.fault}", reason="PROJECTION_STOPPED")
 
     def _forget(self, error: PositionError) -> None:
         self._indexes = {}

@@ -123,7 +123,8 @@ def envelope(record: Record) -> tuple[Kind, FeatureRecord]:
 def _put(item: bytes, feature: bytes, sequence: int, time_ns: int) -> Change:
     head = FeatureHead.FromString(feature)
     location = head.location
-    expires_ns = (
-        head.expire_time.seconds * 1_000_000_000 + head.expire_time.nanos if head.HasField("expire_time") else 0
-    )
+    expires_ns = 0
+    if head.HasField("expire_time"):
+        # The first nanosecond of 1970 is a time too, and long past.
+        expires_ns = head.expire_time.seconds * 1_000_000_000 + head.expire_time.nanos or 1
     return _new(Change, (Kind.PUT, head.id, sequence, time_ns, item, location.latitude, location.longitude, expires_ns))

@@ -1,13 +1,19 @@
 """Replay, other replicas, resets, records from the future, imports that overlap."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from feature_service import nearest_stream, projection
+from feature_service.items import to_item
+from feature_service.nearest_stream import NearestAnswerer
 from feature_service.projection import Applied
 from feature_service.records import Kind, put_payload
-from signpost.errors import PositionAhead, PositionError, Unavailable
+from signpost.errors import LogUnavailable, PositionAhead, PositionError, Unavailable
 from signpost.log import Append, LogSettings, Retention
+from signpost.log.base import Page
 from signpost.log.memory import MemoryStore
 
 from protos.feature.v1 import feature_pb2 as pb
@@ -63,6 +69,46 @@ async def test_two_replicas_expire_a_feature_once() -> None:
             await replica.close()
 
 
+def expiring(key: str, at_s: int) -> pb.Feature:
+    made = feature(key, 0, 0)
+    made.expire_time.FromSeconds(at_s)
+    return made
+
+
+async def test_what_expired_before_what_is_being_recorded_expires_too() -> None:
+    async with parts(clock=lambda: 3_000_000_000) as replica:
+        await replica.put(expiring("a", 2))
+        expire = replica.writer.expire
+
+        async def expire_slowly(versions: Sequence[tuple[str, str, int]]) -> None:
+            if replica.log.head == 1:
+                await replica.put(expiring("b", 1))
+            await expire(versions)
+
+        replica.writer.expire = expire_slowly  # type: ignore[method-assign]
+        await replica.expiry.expire_due()
+        await replica.projection.wait_for(replica.log.head)
+        assert await everything(replica) == {}
+        await replica.put(expiring("b", 4))
+        assert sorted(await everything(replica)) == ["b"]
+        await replica.put(expiring("the first second of 1970", 0))
+        await replica.expiry.expire_due()
+        await replica.projection.wait_for(replica.log.head)
+        assert sorted(await everything(replica)) == ["b"]
+
+
+async def test_a_feature_that_is_put_with_a_later_time_again_and_again_takes_no_memory() -> None:
+    async with parts() as replica:
+        for n in range(4000):
+            await replica.put(expiring("a", 1000 + n))
+            await replica.put(expiring(f"f{n}", 1000))
+            await replica.writer.delete("places", f"f{n}")
+        await replica.projection.wait_for(replica.log.head)
+        kept = replica.expiry
+        assert len(kept._tick_of) == len(kept._due) == 1
+        assert len(kept._ticks) < 2000
+
+
 async def test_a_change_that_is_not_known_stops_the_projection() -> None:
     async with parts() as replica:
         await replica.put(feature("a", 0, 0))
@@ -72,6 +118,8 @@ async def test_a_change_that_is_not_known_stops_the_projection() -> None:
         assert not replica.projection.ready
         with pytest.raises(Unavailable):
             await replica.projection.until_ready()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(replica.projection.wait_for(replica.log.head), 1)
 
 
 class Told:
@@ -120,6 +168,7 @@ async def test_a_read_of_a_position_that_never_comes_says_so(monkeypatch: pytest
     async with parts() as replica:
         with pytest.raises(PositionAhead):
             await replica.projection.wait_for(5)
+        assert not replica.projection._waiting
         late = asyncio.create_task(replica.projection.wait_for(1))
         await asyncio.sleep(0)
         await replica.put(feature("a", 0, 0))
@@ -148,6 +197,62 @@ async def test_an_import_appends_what_changes_and_nothing_else() -> None:
         assert replica.log.head == head
         assert await run([two, one, two, two]) in ([(4, 0)], [(3, 1)])
         assert (await everything(replica))["a"] == two
+
+
+async def test_an_import_that_is_cut_leaves_nothing_on_its_way() -> None:
+    features = [feature(f"f{n}", n, n) for n in range(600)]
+
+    async def requests() -> AsyncIterator[pb.ImportFeaturesRequest]:
+        yield pb.ImportFeaturesRequest(id=1, features=features)
+
+    async def run() -> list[tuple[int, int]]:
+        return [(answer.written, answer.unchanged) async for answer in replica.importer.run(requests())]
+
+    async with parts() as replica:
+        cut = asyncio.create_task(run())
+        while not replica.importer._on_their_way.get("places"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        cut.cancel()
+        await asyncio.gather(cut, return_exceptions=True)
+        assert (replica.log.head, replica.importer._on_their_way) == (0, {"places": {}})
+        for each in features:
+            await replica.put(each)
+        assert await run() == [(0, 600)]
+
+
+async def test_a_rebuild_that_an_outage_ends_keeps_no_other_from_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "_RETRY_S", 0.01)
+    async with parts() as replica:
+        await replica.put(feature("a", 0, 0))
+        index, follow = replica.projection.index("places"), replica.log.follow
+        assert index is not None
+        outages = 0
+
+        async def interrupted(after: int) -> AsyncGenerator[Page, None]:
+            nonlocal outages
+            async for page in follow(after):
+                yield page
+                if index.rebuilding and not outages:
+                    outages += 1
+                    raise LogUnavailable("away")
+
+        monkeypatch.setattr(replica.log, "follow", interrupted)
+        replica._run.cancel()
+        await asyncio.gather(replica._run, return_exceptions=True)
+        replica._run = asyncio.create_task(replica.projection.run())
+        await asyncio.sleep(0.02)
+        for begin in range(0, 9000, 3000):
+            index.snapshot()
+            made = [feature(f"f{n}", n, n) for n in range(begin, begin + 3000)]
+            await replica.log.append_many(
+                [Append(f"places.{each.id}", put_payload(to_item(each.SerializeToString()))) for each in made]
+            )
+            await replica.projection.wait_for(replica.log.head)
+        async with asyncio.timeout(10):
+            while index.snapshot().tail < 9000:  # noqa: ASYNC110 - a rebuild tells nobody
+                await asyncio.sleep(0.05)
+        assert outages == 1
+        assert not index.rebuilding
 
 
 async def test_large_pages_are_applied_in_slices_and_rebuilt_behind() -> None:
@@ -180,3 +285,25 @@ async def test_when_nothing_changes_an_index_becomes_one_part() -> None:
         (base,) = snapshot.segments
         assert (base.size, snapshot.end) == (300, 300)
         assert len(await everything(replica)) == 300
+
+
+async def test_while_an_import_waits_for_no_tree_nearest_builds_one_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def requests() -> AsyncIterator[pb.NearestFeaturesRequest]:
+        yield pb.NearestFeaturesRequest(id=1, latitudes=[0], longitudes=[0], k=1)
+
+    async def threads_used() -> int:
+        used = threading.active_count()
+        with ThreadPoolExecutor(1) as executor:
+            answerer = NearestAnswerer(replica.projection, executor, 1 << 20)
+            (answer,) = [pb.NearestFeaturesResponse.FromString(each) async for each in answerer.run(requests())]
+            assert answer.ids == ["f0"]
+            return threading.active_count() - used
+
+    async with parts() as replica:
+        for n in range(9):
+            await replica.put(feature(f"f{n}", n, n))
+        assert await threads_used() == 0
+        monkeypatch.setattr(nearest_stream, "TAIL", 8)
+        assert await threads_used() == 1
