@@ -15,6 +15,7 @@ from signpost.log.sqlite.batches import decoded, records_of, rows_after
 from signpost.log.sqlite.compaction import Compaction
 from signpost.log.sqlite.journal import Journal
 from signpost.log.sqlite.store import SQLiteStore
+from signpost.log.sqlite.subjects import State
 from signpost.log.sqlite.writer import UNFLUSHED_RECORDS
 
 PLACES = 235_000
@@ -206,3 +207,30 @@ async def test_a_disk_that_has_gone_is_answered(tmp_path: Path, monkeypatch: pyt
                     await store["notes"].append(Append("a", b""))
             (tmp_path / "elsewhere.db").rename(tmp_path / "a.db")
         assert (await store["notes"].append(Append("a", b""))).sequence == 1
+
+
+@pytest.mark.parametrize("method", ["subjects", "last_of_each"])
+@pytest.mark.parametrize("keep_last", [False, True])
+async def test_a_page_of_subjects_is_whole_though_retention_comes_between(
+    tmp_path: Path, method: str, *, keep_last: bool
+) -> None:
+    """What waits for the subjects table is asked for before the page is read; a short one would pass for the last."""
+    settings = LogSettings("notes", Retention(max_records=50, keep_last=keep_last))
+    async with open_store(f"sqlite:///{tmp_path / 'a.db'}", [settings]) as store:
+        assert isinstance(store, SQLiteStore)
+        log = store["notes"]
+        want = [f"s.{i}" for i in (range(10, 30) if keep_last else (*range(10, 20), *range(50, 60)))]
+        unflushed = log._unflushed
+
+        async def overtaken() -> dict[str, State]:
+            states = await unflushed()
+            await log.append_many([Append(f"s.{i}", b"2") for i in (*range(10, 20), *range(50, 80))])
+            await store.maintain()
+            return states
+
+        log._unflushed = overtaken  # type: ignore[method-assign]
+        await log.append_many([Append(f"s.{i}", b"1") for i in range(10, 60)])
+        if method == "subjects":
+            assert [info.subject for info in await log.subjects(limit=20)] == want
+        else:
+            assert [record.subject for record in await log.last_of_each(limit=20)] == want

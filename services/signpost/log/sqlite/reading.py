@@ -107,8 +107,8 @@ class Reading:
 
     def last_of_each(self, connection: sqlite3.Connection, epoch: bytes, listing: Listing) -> list[Record]:
         """`Log.last_of_each`."""
-        with self.snapshot(connection, epoch):
-            states = self._states(connection, listing)
+        with self.snapshot(connection, epoch) as counters:
+            states = self._states(connection, counters, listing)
             lasts = sorted([state.last for state in states.values()])
             records = {record.subject: record for record in batches.records_at(connection, self._id, lasts)}
             return [records[subject] for subject in states if subject in records]
@@ -116,7 +116,7 @@ class Reading:
     def subjects(self, connection: sqlite3.Connection, epoch: bytes, listing: Listing) -> list[SubjectInfo]:
         """`Log.subjects`."""
         with self.snapshot(connection, epoch) as counters:
-            states = self._states(connection, listing)
+            states = self._states(connection, counters, listing)
             infos = [SubjectInfo(name, state.first, state.last, state.records) for name, state in states.items()]
             return self._with_first(connection, counters, infos)
 
@@ -214,13 +214,19 @@ class Reading:
                 break  # compaction has taken it, and what is before it
         return found[::-1]
 
-    def _states(self, connection: sqlite3.Connection, listing: Listing) -> dict[str, State]:
+    def _states(self, connection: sqlite3.Connection, counters: Counters, listing: Listing) -> dict[str, State]:
         """A page of subjects, by subject: the table's, and what it is behind with."""
         where, argument = _glob(listing.subjects)
         matches = matcher(listing.subjects) if listing.subjects else lambda _: True
         found = {
             name: state for name, state in listing.unflushed.items() if name > listing.after_subject and matches(name)
         }
+        # They are older than the snapshot. Where retention was there between, it has written what is left to the table.
+        doubtful = sorted([state.last for state in found.values() if state.last <= counters.horizon])
+        there = {record.sequence for record in batches.records_at(connection, self._id, doubtful)}
+        gone = {name for name, state in found.items() if state.last <= counters.horizon and state.last not in there}
+        for name in gone:
+            del found[name]
         after, standing, more = listing.after_subject, 0, True
         while more and standing < listing.limit:
             rows = connection.execute(
@@ -231,7 +237,7 @@ class Reading:
             more = len(rows) == listing.limit
             for name, *state in rows:
                 after = name
-                if name not in listing.unflushed and matches(name):
+                if (name not in listing.unflushed or name in gone) and matches(name):
                     found[name] = State._make(state)
                     standing += 1
         return dict(sorted(found.items())[: listing.limit])
