@@ -6,7 +6,8 @@
 
 Not a second implementation: one event loop in a background thread, shared by all clients of the
 process, runs the asynchronous clients; every method here waits for its counterpart there. Safe to
-use from any thread, but one thread at a time for one iterator. Not to be used inside an event loop.
+use from any thread, but one thread at a time for one iterator. Not to be used inside an event loop,
+nor by an iterable or a callback that is handed to a client, which run in that loop: RuntimeError.
 """
 
 import asyncio
@@ -43,17 +44,30 @@ class _Loop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread()
 
     def get(self) -> asyncio.AbstractEventLoop:
+        """The loop. Raises RuntimeError where waiting for it would never end."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="signpost", daemon=True).start()
-            return self._loop
+                self._thread = threading.Thread(target=self._loop.run_forever, name="signpost", daemon=True)
+                self._thread.start()
+        if self._thread is threading.current_thread():
+            raise RuntimeError(
+                "an iterable or a callback given to a client cannot wait for one: make a list of it first"
+            )
+        if not self._thread.is_alive():
+            raise RuntimeError("this process was forked after its first client: spawn it, or make none before the fork")
+        return self._loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in the loop, and wait. An interrupt (Ctrl-C) of the wait cancels the work."""
-        future = asyncio.run_coroutine_threadsafe(work, self.get())
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self.get())
+        except RuntimeError:
+            work.close()
+            raise
         try:
             return future.result()
         except BaseException:

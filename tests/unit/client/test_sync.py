@@ -26,7 +26,7 @@ from signpost.client.methods import (
     PUT_FENCE,
     WATCH_FEATURES,
 )
-from signpost.client.sync import FeatureClient, NotificationClient
+from signpost.client.sync import FeatureClient, NotificationClient, _Loop
 
 from protos.feature.v1 import feature_pb2 as fpb
 from protos.notification.v1 import notification_pb2 as npb
@@ -183,3 +183,19 @@ def test_a_publish_that_fails_says_so_in_its_future() -> None:
         assert len(client.close(flush_timeout_s=0.2)) == 1
         with pytest.raises(errors.Unavailable):
             lost.result(5)
+
+
+def test_what_would_wait_for_itself_raises_instead(features: FeatureClient) -> None:
+    with features.list(collection="a") as found, pytest.raises(RuntimeError, match="make a list of it first"):
+        list(features.import_features((feature for feature in found), collection="b"))
+    assert features.get("x").id == "x", "the loop lives on"
+
+
+def test_after_a_fork_it_raises_instead_of_waiting_for_a_thread_that_is_not_there() -> None:
+    loop = _Loop()
+    loop.get().call_soon_threadsafe(loop.get().stop)
+    loop._thread.join(5)  # as a forked child finds it
+    with pytest.raises(RuntimeError, match="forked"):
+        loop.call(lambda: None)
+    assert loop._loop is not None
+    loop._loop.close()
