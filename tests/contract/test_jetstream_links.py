@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from signpost.errors import LogUnavailable, ResourceExhausted
 from signpost.log import Append, Appended, LogSettings
+from signpost.log.group import GroupSettings
 from signpost.log.jetstream import JetStreamSettings, JetStreamStore, tasks
 from signpost.log.jetstream.connection import Connection
 
@@ -141,3 +142,23 @@ async def test_a_log_is_closed_while_its_server_is_frozen_and_much_is_on_its_way
         assert all(isinstance(answer, LogUnavailable) for (answer,) in answers)
     finally:
         server.thaw()
+
+
+async def test_a_link_remembers_nobody_who_is_done_with_it(server: NatsServer) -> None:
+    """It may last for weeks, and each read of the history has a consumer of its own."""
+    async with await JetStreamStore.open(server.url, [LogSettings("notes", tail_bytes=1)], QUICK) as store:
+        log = store["notes"]
+        await log.append_many([Append("a", b"%d" % i) for i in range(20)])
+        await log.wait_for(20)
+
+        async def use() -> int:
+            await log.read(0)
+            group = await log.open_group(GroupSettings("g", "a", start_after=0), log)
+            await group.fetch("member", 1)
+            await group.close()
+            return len(log._connection.link()._when_lost)
+
+        before = await use()
+        for _ in range(5):
+            after = await use()
+        assert after == before

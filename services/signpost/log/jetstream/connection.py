@@ -40,15 +40,19 @@ class Link:
         self._inbox = client.new_inbox()
         self._tokens = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[bytes | None]] = {}
-        self._when_lost: list[Callable[[], None]] = []
+        self._when_lost: dict[Callable[[], None], None] = {}  # in the order of their coming
         self._sending: set[asyncio.Task[None]] = set()
 
     def when_lost(self, callback: Callable[[], None]) -> None:
-        """Call it once the link is lost, at once if it is."""
+        """Call it once the link is lost, at once if it is; `forget` it with whom it is for: links last for weeks."""
         if self.lost.is_set():
             callback()
         else:
-            self._when_lost.append(callback)
+            self._when_lost[callback] = None
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        self._when_lost.pop(callback, None)
 
     async def open(self) -> None:
         """Subscribe to the answers."""
@@ -150,7 +154,7 @@ class Link:
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(unavailable())
-        for callback in self._when_lost:
+        for callback in list(self._when_lost):
             callback()
 
     def _on_answer(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:

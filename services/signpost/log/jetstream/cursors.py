@@ -82,6 +82,7 @@ class Cursor:
 
     def close(self) -> None:
         """Let the consumer go."""
+        self._link.forget(self._news.set)
         if self._subscription is not None:
             self._link.unsubscribe_soon(self._subscription)
             self._subscription = None

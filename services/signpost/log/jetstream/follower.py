@@ -149,6 +149,7 @@ class _Run:
 
     def stop(self) -> None:
         """Let the consumer go."""
+        self._link.forget(self._doubt.set)
         if self._subscription is not None:
             self._link.unsubscribe_soon(self._subscription)
         if self._consumer and not self._link.lost.is_set():

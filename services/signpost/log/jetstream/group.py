@@ -190,6 +190,7 @@ class JetStreamGroup(Group):
             except LogUnavailable:
                 await asyncio.sleep(_RETRY_S)
             finally:
+                link.forget(self._wants.set)
                 if subscription is not None:
                     await self._let_go(link, subscription)
 
