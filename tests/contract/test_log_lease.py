@@ -135,3 +135,20 @@ async def test_acquire_waits_for_its_turn(state: Log) -> None:
         while not waiting.done():
             await time.advance(3)
     assert waiting.result() == second.token > first.token
+
+
+async def test_who_is_cancelled_as_the_block_ends_does_not_go_on(state: Log) -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        async with Lease(state, "r", "a").hold():
+            await asyncio.sleep(0)  # so that renewing has begun
+            asyncio.get_running_loop().call_soon(task.cancel)
+        ended.set()
+
+    task = asyncio.create_task(work())
+    async with asyncio.timeout(TIMEOUT_S):
+        await asyncio.wait((task,))
+    assert task.cancelled()
+    assert not ended.is_set()
+    assert await Lease(state, "r", "b").try_acquire()  # and it was released all the same

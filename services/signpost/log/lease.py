@@ -114,10 +114,13 @@ class Lease:
             yield Held(self.name, token, lost)
         finally:
             renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
-            with contextlib.suppress(SignpostError):
-                await self.release()
+            try:
+                await asyncio.wait((renewing,))  # not the task itself: its cancellation would hide our own
+                if not renewing.cancelled():
+                    renewing.result()
+            finally:
+                with contextlib.suppress(SignpostError):
+                    await self.release()
 
     async def _keep(self, lost: asyncio.Event) -> None:
         while self._held:
