@@ -41,9 +41,11 @@ class Inbox:
     server's mark for it. Streams may overlap: whichever brings a record first has it taken.
     """
 
-    def __init__(self, frame: npb.SubscribeFrame, on_gap: OnGap, instruments: Instruments) -> None:
+    def __init__(self, frame: npb.SubscribeFrame, on_gap: OnGap, instruments: Instruments, label: str = "") -> None:
+        """`label`: whose the measurements are; default: the name's, which must then be one of few."""
         self.frame = frame  # as the caller asked; built anew from the position when it is resumed
         self.name = frame.subscription
+        self._label = label or self.name
         self.window = frame.window_bytes
         self.session: Session | None = None
         self.started = asyncio.Event()
@@ -103,7 +105,7 @@ class Inbox:
                 elif delivery.after < self.covered:
                     first = sum(1 for n in delivery.notifications if n.sequence <= self.covered)
                 if first:
-                    self._instruments.duplicates(self.name, first)
+                    self._instruments.duplicates(self._label, first)
             before = Position(self.token, self.covered if self.covered is not None else delivery.after)
             if self.covered is None or delivery.through > self.covered:
                 self.covered, self.token = delivery.through, delivery.position.token
@@ -128,7 +130,7 @@ class Inbox:
             first_available=frame.first_available,
         )
         self.last_gap = Gap(self.name, frame.first_available, error)
-        self._instruments.gap(self.name)
+        self._instruments.gap(self._label)
         # The numbers may begin anew: the next delivery says where, or `subscribed`, on either side of this frame.
         self.covered, self.token = None, self._started_at
         if self._on_gap == "raise":
@@ -162,7 +164,7 @@ class Inbox:
     def report_lag(self, batch: NotificationBatch) -> None:
         """Tell the instruments how far the caller is behind, with this batch in hand."""
         age_s = (time.time_ns() - batch.message.notifications[-1].time_ns) / 1e9
-        self._instruments.lag(self.name, len(batch) + self.buffered_records, max(0.0, age_s))
+        self._instruments.lag(self._label, len(batch) + self.buffered_records, max(0.0, age_s))
 
     def handled(self, batch: NotificationBatch) -> None:
         """The caller is through with a batch: its room in the window is given back."""

@@ -221,7 +221,8 @@ class NotificationClient:
             raise ValueError(f"there is a subscription {frame.subscription!r} already")
         if position_store is not None and not (name or durable):
             raise ValueError("a position store needs the subscription's name")
-        inbox = Inbox(frame, on_gap, self._instruments)
+        # One label for all that have no name: each would be a series more for as long as the process lives.
+        inbox = Inbox(frame, on_gap, self._instruments, durable or name or group or "unnamed")
         start_at(inbox, position if position is not None else start)
         self._inboxes[inbox.name] = inbox
         subscription = Subscription(self, inbox, ack=ack, store=position_store)

@@ -87,11 +87,25 @@ async def test_duplicates_gaps_and_lag_are_counted() -> None:
     ):
         subscription = client.subscribe("t", on_gap="continue")
         assert [(await anext(subscription)).sequence for _ in range(4)] == [1, 2, 3, 9]
-    stream = {"stream": "s1"}
+    stream = {"stream": "unnamed"}
     assert registry.get_sample_value("signpost_client_duplicates_dropped_total", stream) == 1
     assert registry.get_sample_value("signpost_client_gaps_total", stream) == 1
     assert registry.get_sample_value("signpost_client_lag_records", stream) == 1
     assert (registry.get_sample_value("signpost_client_lag_seconds", stream) or 0) > 1e9  # the record has no time
+
+
+async def test_subscriptions_that_come_and_go_leave_no_series_each() -> None:
+    registry, hub = CollectorRegistry(), Hub()
+    deliveries = [records(name, 0, 1) for name in ("s1", "s2", "s3", "n")]
+    async with (
+        serving({CONNECT: [hub.script(*deliveries)]}) as server,
+        NotificationClient(server.target, settings=FAST, instruments=PrometheusInstruments(registry)) as client,
+    ):
+        for name in ("", "", "", "n"):
+            async with client.subscribe("t", name=name) as subscription:
+                await anext(subscription)
+    lag = next(family for family in registry.collect() if family.name == "signpost_client_lag_records")
+    assert [sample.labels["stream"] for sample in lag.samples] == ["unnamed", "n"]
 
 
 def test_codes_are_written_as_go_writes_them() -> None:
