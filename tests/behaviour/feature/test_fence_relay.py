@@ -234,3 +234,39 @@ async def test_a_fence_expires_and_says_left_where_asked(world: World) -> None:
         await world.topic.has(2)
     assert world.topic.told() == [(ENTERED, "a"), (LEFT, "a")]
     assert (await world.book.page("", 10, "")).fences == []
+
+
+async def test_a_revision_that_is_taken_up_late_tells_no_one_out_who_stayed(world: World) -> None:
+    await world.put("goes", 0, 0)
+    await world.put("moves inside", 0, 0)
+    async with world.relay():
+        put = await world.book.put(fence(notify_present=True))
+        await world.topic.has(2)
+        await world.kept(put.fence.uid, 2)
+    await world.book.put(fence(notify_present=True))
+    await world.put("goes", 9, 9)
+    await world.put("moves inside", 0, 0.001)
+    await world.projection.wait_for(world.store["features"].head)
+    index = world.projection.index("places")
+    assert index is not None
+    await world.projection._run_rebuild(index, everything=True)
+    async with world.relay():
+        await world.put("comes", 0, 0)
+        await world.topic.has(4)
+    assert world.topic.told()[2:] == [(LEFT, "goes"), (ENTERED, "comes")]
+
+
+async def test_a_fence_that_is_taken_up_late_knows_who_has_left_since(world: World) -> None:
+    await world.put("goes", 0, 0)
+    await world.put("moves inside", 0, 0)
+    await world.book.put(fence())
+    await world.put("goes", 9, 9)
+    await world.put("moves inside", 0, 0.001)
+    await world.projection.wait_for(world.store["features"].head)
+    index = world.projection.index("places")
+    assert index is not None
+    await world.projection._run_rebuild(index, everything=False)
+    async with world.relay():
+        await world.put("comes", 0, 0)
+        await world.topic.has(2)
+    assert world.topic.told() == [(LEFT, "goes"), (ENTERED, "comes")]

@@ -85,6 +85,16 @@ class FenceEngine:
         """What is inside a fence."""
         return self._members[uid].values()
 
+    def held_by(self, fence: Fence) -> list[Change]:
+        """Of what is inside a fence, as it last was, what a new revision of it holds too."""
+        members = [m for m in self._members[fence.uid].values() if m.key.collection == fence.collection]
+        changes = [Change(m.key, m.sequence, m.entered_time_ns, m.feature) for m in members]
+        at = [Feature.FromString(m.feature) for m in members]
+        latitudes = np.array([feature.location.latitude for feature in at], np.int32)
+        longitudes = np.array([feature.location.longitude for feature in at], np.int32)
+        places = zip(at, map(tuple, unit_vectors(latitudes, longitudes).tolist()), strict=True)
+        return [c for c, (f, vector) in zip(changes, places, strict=True) if _holds(fence, _Place(f, vector, ()))]
+
     def begin(self, fence: Fence, inside: Iterable[Change], *, notify: bool) -> Outcome:
         """Start a fence, or a new revision of one, with what is inside at its start.
 

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
+import numpy as np
 from signpost.errors import InvalidArgument, PermissionDenied, PositionError, SignpostError, TooLarge
 from signpost.log.base import Append, Log, Page, Record
 
@@ -39,9 +40,11 @@ from feature_service.fences.stored import (
     start_of,
     stored_fence,
 )
+from feature_service.index import Snapshot
 from feature_service.items import to_feature_bytes
 from feature_service.projection import Projection
 from feature_service.search import After, Question, search
+from feature_service.table import Slots
 from protos.feature.v1.feature_pb2 import Fence as FenceMessage
 
 _LOG = logging.getLogger(__name__)
@@ -162,7 +165,7 @@ class Relay:
         await self._ready()
         self._through, self._position = self._projection.applied, self._projection.position
         for fence in list(self._engine.fences.values()):
-            await self._begin(fence.message, None, notify=True)
+            await self._begin(fence.message, None, notify=True, anew=True)
         await self._keep_cursor()
 
     async def _ready(self) -> None:
@@ -248,8 +251,10 @@ class Relay:
             await self._begin(message, stored.features_sequence, notify=message.notify_present)
         metrics.FENCES.set(len(self._engine.fences))
 
-    async def _begin(self, message: FenceMessage, features_sequence: int | None, *, notify: bool) -> None:
-        """Put a fence in force as it was put, with what was inside then."""
+    async def _begin(
+        self, message: FenceMessage, features_sequence: int | None, *, notify: bool, anew: bool = False
+    ) -> None:
+        """Put a fence in force as it was put, with what was inside then; `anew`: its members are of another place."""
         standing = message.uid in self._engine.fences
         # A new revision takes over the set that its fence has; a new fence begins at its own place in the log.
         start = self._through if standing or features_sequence is None else features_sequence
@@ -258,7 +263,7 @@ class Relay:
         except InvalidArgument as error:
             _LOG.error("a stored fence cannot be used", extra={"fields": {"fence": message.id, "why": str(error)}})
             return
-        inside = await self._inside(fence)
+        inside = await self._inside(fence, standing=standing and not anew)
         if start < self._through:
             outcome = await self._catch_up(fence, inside, notify=notify)
         else:
@@ -270,25 +275,32 @@ class Relay:
         await self._keep_cursor()
         await self._keep(outcome, [start_append(fence.uid, message.revision, start)])
 
-    async def _inside(self, fence: Fence) -> list[Change]:
-        """What was inside at the fence's start."""
+    async def _inside(self, fence: Fence, *, standing: bool) -> list[Change]:
+        """What was inside at the fence's start.
+
+        Of a standing fence the members are known as they were then; the index may have let go of that.
+        """
         await self._projection.wait_for(fence.start)
         snapshot = self._projection.snapshot(fence.collection)
         if snapshot is None:
             return []
-        then = snapshot._replace(sequence=fence.start)
-        question = Question(None, fence.area, fence.filters, after=After(fence.start, None, ""))
-        found = await asyncio.get_running_loop().run_in_executor(self._executor, search, then, question)
+        loop = asyncio.get_running_loop()
+        slots = await loop.run_in_executor(self._executor, _inside_at_start, snapshot, fence)
         columns = snapshot.columns
-        return [
+        found = [
             Change(
                 Key(fence.collection, columns.ids[slot]),
                 int(columns.born[slot]),
                 int(columns.times[slot]),
                 to_feature_bytes(columns.items[slot]),
             )
-            for slot in found.slots.tolist()
+            for slot in slots.tolist()
         ]
+        if not standing:
+            return found
+        members = {member.key for member in self._engine.members(fence.uid)}
+        held = await loop.run_in_executor(self._executor, self._engine.held_by, fence)
+        return [change for change in found if change.key not in members] + held
 
     async def _catch_up(self, fence: Fence, inside: Sequence[Change], *, notify: bool) -> Outcome:
         """Begin a fence whose place the others have passed: alone, from there to here."""
@@ -343,3 +355,15 @@ class Relay:
         append = cursor_append(self._position, self._through, expected_sequence=self._cursor_sequence)
         self._cursor_sequence = (await self._state.append(append)).sequence
         self._kept_through = self._through
+
+
+def _inside_at_start(snapshot: Snapshot, fence: Fence) -> Slots:
+    """What still stands, by the trees, and what has died since the start, which the trees leave out."""
+    stands = search(snapshot, Question(None, fence.area, fence.filters, after=After(fence.start, None, ""))).slots
+    columns = snapshot.columns
+    born, died = columns.born[: snapshot.end], columns.died[: snapshot.end]
+    gone = np.flatnonzero((born <= fence.start) & (died > fence.start) & (died <= snapshot.sequence))
+    gone = gone[fence.area.contains(columns.latitudes[gone], columns.longitudes[gone])]
+    if fence.filters:
+        gone = gone[snapshot.properties.accept(fence.filters, columns, gone)]
+    return np.concatenate([stands, gone])
