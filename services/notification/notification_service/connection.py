@@ -326,11 +326,11 @@ async def serve_connect(registry: Registry, requests: object, context: "grpc.aio
                     request = await context.read()
                 except SignpostError as error:
                     connection.refuse(error)
-                    continue
-                if request is EOF:
-                    break
-                await connection.frame(request)
-                del request  # a stream that waits holds no message
+                else:
+                    if request is EOF:
+                        break
+                    await connection.frame(request)
+                    del request  # a stream that waits holds no message
                 await connection.outbox.room()
         except asyncio.CancelledError:
             task = asyncio.current_task()
