@@ -152,3 +152,13 @@ async def test_who_is_cancelled_as_the_block_ends_does_not_go_on(state: Log) -> 
     assert task.cancelled()
     assert not ended.is_set()
     assert await Lease(state, "r", "b").try_acquire()  # and it was released all the same
+
+
+async def test_it_is_released_though_a_renewal_is_on_its_way(state: Log) -> None:
+    time = Time()
+    holder = Lease(state, "r", "a", ttl_s=9, clock=time.clock)
+    async with asyncio.timeout(TIMEOUT_S), holder.hold():
+        held = holder._held
+        assert await holder.renew()
+        holder._held = held  # as where the block ends before the answer is here
+    assert await Lease(state, "r", "b", ttl_s=9, clock=time.clock).try_acquire()

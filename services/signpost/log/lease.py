@@ -100,9 +100,13 @@ class Lease:
     async def release(self) -> None:
         """Give it back at once; nothing where it is not ours."""
         held, self._held = self._held, 0
-        if held:
-            with contextlib.suppress(StaleSequence):
-                await self._log.append(Append(self._subject, b"", expected_sequence=held, tombstone=True))
+        if held and not await self._bury(held):
+            # A renewal that nobody waited for any more may have been stored; else it is somebody else's.
+            record = await self._log.last(self._subject)
+            if record is not None and not record.tombstone:
+                written = json.loads(record.payload)
+                if (written["holder"], written["token"]) == (self.holder, self.token):
+                    await self._bury(record.sequence)
 
     @contextlib.asynccontextmanager
     async def hold(self) -> AsyncIterator[Held]:
@@ -144,6 +148,13 @@ class Lease:
                 await asyncio.gather(renewal, expiry, return_exceptions=True)
         self._held = 0
         lost.set()
+
+    async def _bury(self, sequence: int) -> bool:
+        try:
+            await self._log.append(Append(self._subject, b"", expected_sequence=sequence, tombstone=True))
+        except StaleSequence:
+            return False
+        return True
 
     def _is_silent(self, record: Record) -> bool:
         written = json.loads(record.payload)
