@@ -16,10 +16,12 @@ from feature_service.filters import Filter
 from feature_service.geometry import Floats, Ints, bound, metres, unit_vectors
 from feature_service.index import Segment, Snapshot
 from feature_service.search import Question, search
-from feature_service.table import Slots
+from feature_service.table import Columns, Properties, Slots
 
 _SLACK = 1 - 1e-13
 _MORE = 4
+_FEW_ORIGINS = 16
+_SAMPLE = 1000
 
 
 class NearestQuery(NamedTuple):
@@ -49,6 +51,8 @@ class Nearest(NamedTuple):
 
 def nearest(snapshot: Snapshot, query: NearestQuery) -> Nearest:
     """Answer a batch, in any thread."""
+    if query.filters and len(query.origins) > _FEW_ORIGINS and _are_rare(snapshot, query):
+        return _among_rare(snapshot, query)
     if query.filters or query.k * 8 > snapshot.end:
         return _each(snapshot, query)
     # One more than asked for shows whether the last one is tied; the origins go in an order that
@@ -118,6 +122,26 @@ def _checked(snapshot: Snapshot, query: NearestQuery, rows: _Rows) -> Nearest:
             keep = int(np.count_nonzero(near[row]))
             parts.append((slots[row, :keep], distances[row, :keep]))
     return _joined(parts)
+
+
+def _are_rare(snapshot: Snapshot, query: NearestQuery) -> bool:
+    """Whether so few features pass the filters that each origin would have to look at all there are."""
+    alive = snapshot.all_alive()
+    sample = alive[:: max(1, len(alive) // _SAMPLE)]
+    passed = np.count_nonzero(snapshot.properties.accept(query.filters, snapshot.columns, sample))
+    return bool(passed * snapshot.end < 16 * query.k * len(sample))
+
+
+def _among_rare(snapshot: Snapshot, query: NearestQuery) -> Nearest:
+    """Look for what passes the filters once, and answer every origin from that."""
+    slots = snapshot.all_alive()
+    slots = slots[snapshot.properties.accept(query.filters, snapshot.columns, slots)]
+    count, columns = len(slots), Columns(len(slots))
+    snapshot.columns.copy_into(columns, slots, 0)
+    segments = (Segment(cKDTree(columns.vectors), np.arange(count)),) if count else ()
+    rare = Snapshot(columns, Properties(), segments, count, count, snapshot.sequence)
+    found = nearest(rare, query._replace(filters=()))
+    return found._replace(slots=slots[found.slots])
 
 
 def _each(snapshot: Snapshot, query: NearestQuery) -> Nearest:

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from feature_service import filters
+from feature_service import nearest as nearest_module
 from feature_service.areas import Area, Box, Circle, Polygon
 from feature_service.filters import Filter
 from feature_service.geometry import bound, unit_vector
@@ -448,3 +450,36 @@ def test_filters_of_many_properties_may_be_asked_in_threads() -> None:
             assert list(threads.map(ask, range(3))) == [None] * 3
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_rare_property_is_looked_for_once_however_many_origins_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [Place(f"f{n}", n * 7_919 % POLE, n * 104_729 % DATE_LINE) for n in range(3000)]
+    index = Index()
+    kinds = ["common" if n % 1000 else "rare" for n in range(len(places))]
+    again = [(places[0], "common"), (places[5], "rare")]
+    changes = [
+        Change(Kind.PUT, place.id, n, 0, item_of(place, kind=kind), place.latitude, place.longitude)
+        for n, (place, kind) in enumerate([*zip(places, kinds, strict=True), *again], 1)
+    ]
+    index.apply(changes, len(changes))
+    snapshot, asked = index.snapshot(), []
+
+    def counted(of: Snapshot, question: Question) -> Found:
+        asked.append(of.end)
+        return search(of, question)
+
+    monkeypatch.setattr(nearest_module, "search", counted)
+    origins = np.arange(-50, 50) * 10_000_000
+    for kind in ("rare", "common", "none"):
+        for k, reach in ((1, 0.0), (4, 0.0), (4, 5e6)):
+            query = NearestQuery.of(origins, origins, k, reach, [Filter("kind", filters.equal(kind))])
+            found = nearest(snapshot, query)
+            if kind != "common":
+                assert asked.count(snapshot.end) == 0
+            begin = 0
+            for origin, count in zip(query.origins.tolist(), found.counts.tolist(), strict=True):
+                alone = search(snapshot, Question(tuple(origin), None, query.filters, k, query.reach))
+                assert found.slots[begin : begin + count].tolist() == alone.slots.tolist()
+                assert found.distances[begin : begin + count].tolist() == alone.distances.tolist()
+                begin += count
+            asked.clear()
