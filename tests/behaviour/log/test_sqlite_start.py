@@ -5,12 +5,13 @@ import contextlib
 import sqlite3
 import time
 from contextlib import aclosing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from signpost.errors import LogUnavailable
 from signpost.log import Append, LogSettings, Retention, open_store
-from signpost.log.sqlite import schema
+from signpost.log.sqlite import schema, writer
 from signpost.log.sqlite.batches import decoded, records_of, rows_after
 from signpost.log.sqlite.compaction import Compaction
 from signpost.log.sqlite.journal import Journal
@@ -234,3 +235,30 @@ async def test_a_page_of_subjects_is_whole_though_retention_comes_between(
             assert [info.subject for info in await log.subjects(limit=20)] == want
         else:
             assert [record.subject for record in await log.last_of_each(limit=20)] == want
+
+
+async def test_the_write_ahead_log_is_bounded_though_there_is_always_a_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "WAL_BYTES", 6 * 1024 * 1024)
+    monkeypatch.setattr(writer, "HOUSEKEEPING_S", 0.1)
+    path, stop, sizes = tmp_path / "a.db", asyncio.Event(), [0]
+
+    async def read(pause_s: float) -> None:
+        """Each begins before the other ends."""
+        await asyncio.sleep(pause_s)
+        with contextlib.closing(schema.connect(path, read_only=True)) as connection:
+            while not stop.is_set():
+                connection.execute("BEGIN")
+                connection.execute("SELECT last FROM logs").fetchall()
+                await asyncio.sleep(0.02)
+                connection.execute("ROLLBACK")
+
+    async with open_store(f"sqlite:///{path}", [LogSettings("notes")]) as store:
+        reading = [asyncio.create_task(read(pause_s)) for pause_s in (0.0, 0.01)]
+        for _ in range(200):
+            await store["notes"].append_many([Append("a", b"x" * 1000) for _ in range(250)])
+            sizes.append((await asyncio.to_thread((tmp_path / "a.db-wal").stat)).st_size)
+        stop.set()
+        await asyncio.gather(*reading)
+    assert any(later < earlier for earlier, later in pairwise(sizes))

@@ -263,6 +263,23 @@ def _apply(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
 
+def empty_wal(connection: sqlite3.Connection, path: Path, max_bytes: int, wait_s: float) -> None:
+    """Empty the write-ahead log where it is larger, if readers let it within the time.
+
+    By itself SQLite begins it anew only where no reader is in it: among many readers that moment never comes.
+    """
+    try:
+        if path.with_name(f"{path.name}-wal").stat().st_size <= max_bytes:
+            return
+    except OSError:
+        return
+    connection.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+
+
 def free_bytes(path: Path) -> int:
     """Room on the file's disk for this process."""
     disk = os.statvfs(path)

@@ -31,6 +31,8 @@ HOUSEKEEPING_S = 1.0  # between looks at the epoch, the disk, and what is to be 
 DIRTY_SUBJECTS = 10_000
 UNFLUSHED_RECORDS = 20_000  # a start reads as many again, and so does the read of a rare subject
 ROOM_BYTES = 1024 * 1024  # free space at which a full disk counts as usable again
+WAL_BYTES = 64 * 1024 * 1024  # of SQLite's write-ahead log, from which on readers are waited for to empty it
+WAL_WAIT_S = 0.1  # a page is read sooner; a backup is not, and appends wait no longer for it
 
 _logger = logging.getLogger(__name__)
 
@@ -231,6 +233,7 @@ class Writer:
         if any(journal.moved() for journal in self.journals):
             self._moved = True
             self._catch_up()
+        schema.empty_wal(self._connection, self._path, WAL_BYTES, WAL_WAIT_S)
         more = False
         for index, journal in enumerate(self.journals):
             if journal.remembered.trim(now_ns):
