@@ -90,6 +90,7 @@ class Connection:
 
     async def wind_up(self) -> None:
         """No more deliveries; what is due goes out, as far as the client reads it. Raises what ended the stream."""
+        self._task = None  # nothing cuts this short: gRPC sends no status for a handler that we have cancelled
         for subscription in self.subscriptions.values():
             subscription.close()
         try:
@@ -112,10 +113,11 @@ class Connection:
 
     def end(self, error: SignpostError | None) -> None:
         """End the stream from outside its handler; None: as if the client had closed its side."""
-        if not self.ended and self._task is not None:
+        if not self.ended:
             self.ended = True
             self._failure = error
-            self._task.cancel()
+            if self._task is not None:
+                self._task.cancel()
 
     def filters(self) -> list[str]:
         """What it is subscribed to now, sorted, each once."""

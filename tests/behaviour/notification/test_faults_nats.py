@@ -122,6 +122,28 @@ async def test_fault_07_an_acknowledgement_that_nats_cannot_take_does_not_keep_a
         assert await replicas[0].terminate(timeout_s=20) == 0
 
 
+async def test_a_stream_that_is_ending_is_not_cut_short_by_the_one_that_takes_over(
+    nats: NatsServer, replicas: list[ServiceProcess]
+) -> None:
+    target = replicas[0].target
+    async with (
+        grpc.aio.insecure_channel(target, options=OWN_CONNECTION) as channel,
+        Stream(channel) as older,
+        Stream(channel) as newer,
+    ):
+        await older.hello("c", "s")
+        nats.freeze()
+        await older.send(publish=pb.PublishFrame(id=50, publications=notes("t", ["due"])))
+        await older.call.done_writing()
+        await asyncio.sleep(0.3)  # the server waits for the answer that is due
+        await newer.hello("c", "s")
+        nats.thaw()
+        assert (await older.read("published")).published.results[0].sequence == 1
+        with pytest.raises(EOFError):
+            await older.read("error")
+        assert await older.call.code() is grpc.StatusCode.OK
+
+
 @pytest.mark.long
 async def test_fault_26_publishes_without_nats_are_answered(nats: NatsServer, replicas: list[ServiceProcess]) -> None:
     async with (
