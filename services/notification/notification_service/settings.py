@@ -22,6 +22,14 @@ class NotificationSettings(ServerSettings):
         description="Where to serve Prometheus metrics over HTTP at /metrics, as --listen; `off`: nowhere",
     )
 
+    max_message_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=2 * 1024 * 1024,
+        le=1 << 30,
+        description="Largest message either side may send, in bytes, before compression; larger costs memory a call. "
+        "At least 2 MiB: a delivery with large records takes more than one",
+    )
+
     retention_s: float = Field(
         7 * 86_400,
         gt=0,

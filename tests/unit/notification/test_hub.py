@@ -5,10 +5,12 @@ import random
 
 import pytest
 from notification_service.hub import Hub, HubSettings
+from notification_service.settings import NotificationSettings
 from signpost.errors import EpochChanged, Internal, LogUnavailable, SignpostError
 from signpost.log import LogSettings, Retention, open_store
 from signpost.log.base import Append, Bounds, Log
 from signpost.log.memory import MemoryStore
+from signpost.server.settings import load_settings
 
 from tests.unit.notification.conftest import eventually, following, publication, publish
 from tests.unit.notification.reader import Reader
@@ -153,6 +155,25 @@ async def test_a_window_is_not_exceeded_but_by_one_record(log: Log, window: int)
                     reader.subscription.credit(window - left)
                     left = window
     assert reader.sequences == list(range(1, 2_001))
+
+
+async def test_the_largest_deliveries_fit_the_smallest_message_limit(log: Log) -> None:
+    with pytest.raises(SystemExit):
+        load_settings(NotificationSettings, ["--max-message-bytes=1048576"], program="test")
+    settings = load_settings(NotificationSettings, ["--max-message-bytes=2097152"], program="test")
+    sizes = []
+    async with following(log, HubSettings(pause_factor=1e9, max_pause_s=10.0, buffer_bytes=1 << 26)) as hub:
+        live_one, other = live(hub, "a"), live(hub, "a")
+        last = await publish(log, [publication("a")])  # a round, after which they wait for the next
+        await eventually(lambda: hub.through == last)
+        for _ in range(4):
+            last = await publish(log, [publication("a", bytes(255 * 1024)), publication("a", bytes(511 * 1024))])
+            await eventually(lambda through=last: hub.through == through)  # type: ignore[misc]
+        behind = Reader(hub, "a").begin(0, await log.position(0))
+        for reader in (live_one, other, behind):
+            await reader.take_to(last)
+            sizes += [delivery.ByteSize() for delivery in reader.deliveries]
+    assert 512 * 1024 < max(sizes) < settings.max_message_bytes
 
 
 async def test_an_expired_record_is_not_delivered_but_its_sequence_moves(log: Log) -> None:
