@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from signpost.errors import LogUnavailable
+from signpost.errors import Internal, LogUnavailable
 from signpost.log import Append, LogSettings, Retention, open_store
 from signpost.log.sqlite import schema, writer
 from signpost.log.sqlite.batches import decoded, records_of, rows_after
@@ -262,3 +262,14 @@ async def test_the_write_ahead_log_is_bounded_though_there_is_always_a_reader(
         stop.set()
         await asyncio.gather(*reading)
     assert any(later < earlier for earlier, later in pairwise(sizes))
+
+
+async def test_what_cannot_be_stored_stops_nothing_beside_it(tmp_path: Path) -> None:
+    """Such as text that has no UTF-8, in the commit of many."""
+    async with open_store(f"sqlite:///{tmp_path / 'a.db'}", [LogSettings("notes")]) as store:
+        log = store["notes"]
+        ids = ["first", "\ud800", "second", "third"]
+        answers = [(await future)[0] for future in [log.submit([Append("a", b"", text)]) for text in ids]]
+        assert [answers[0], *answers[2:]] == [(1, False), (2, False), (3, False)]
+        assert isinstance(answers[1], Internal)
+        assert [record.message_id for record in (await log.read(0)).records] == ["first", "second", "third"]

@@ -175,6 +175,14 @@ class Writer:
             except EpochMoved:
                 self._moved = True
             except Exception as error:  # the thread must live; every entry is answered
+                if len(group) > 1 and not isinstance(error, sqlite3.Error):
+                    # One of them is what nobody foresaw: that is not the fault of the others.
+                    alone = [self._commit([submission]) for submission in group]
+                    return Committed(
+                        [news for one in alone for news in one.news],
+                        [answer for one in alone for answer in one.answers],
+                        size,
+                    )
                 fault = self._fault(error)
                 faults: list[Appended | SignpostError] = [fault]
                 answers = [(submission.future, faults * len(submission.entries)) for submission in group]
