@@ -195,3 +195,15 @@ def test_fences_that_lie_over_each_other_cost_a_point_no_more_than_their_number(
     (found,) = index.candidates(origin, origin)
     assert time.thread_time() - begin < 0.2
     assert sorted(each.uid for each in found) == sorted(f"f{n}" for n in range(3000))
+
+
+def test_stays_that_end_and_fences_that_are_put_again_leave_nothing_to_wait_for() -> None:
+    engine = FenceEngine()
+    week = fence("f", Circle(0, 0, 1000), events=[DWELLED], dwell_ms=604_800_000)
+    for n in range(1, 4000):
+        engine.put(week)
+        engine.apply(
+            [put(4 * n, "stays", 0, 0), put(4 * n + 1, "comes and goes", 0, 0), gone(4 * n + 2, "comes and goes")]
+        )
+    assert len(engine._dwells) < 2000
+    assert [member.key.id for _, member in engine.due_dwells(2**62)] == ["stays"]

@@ -33,6 +33,7 @@ class _Place(NamedTuple):
     fences: Sequence[Fence]
 
 
+_SPARE_DWELLS = 1024
 _NOWHERE = Feature()
 _ORIGIN: Vector = (0.0, 0.0, 0.0)
 
@@ -47,6 +48,7 @@ class FenceEngine:
         self._fences_of: dict[Key, set[str]] = {}  # uids of the fences that a feature is inside of
         self._left: dict[tuple[str, Key], int] = {}  # up to where a replay need not look at what has left
         self._dwells: list[tuple[int, str, Key, int]] = []  # (when, uid, key, entered); may be outdated
+        self._most_dwells = _SPARE_DWELLS
 
     def put(self, fence: Fence) -> None:
         """Put a fence in force; one of the same uid keeps its members."""
@@ -56,8 +58,9 @@ class FenceEngine:
         self.fences[fence.uid] = fence
         self._by_collection.setdefault(fence.collection, FenceIndex()).put(fence)
         self._members.setdefault(fence.uid, {})
-        for member in self._members[fence.uid].values():
-            self._plan_dwell(fence, member)
+        if before is not None and before.dwell_ns != fence.dwell_ns:
+            for member in self._members[fence.uid].values():
+                self._plan_dwell(fence, member)
 
     def remove(self, uid: str, *, notify: bool) -> Outcome:
         """Take a fence out of force; with `notify`, everything inside leaves it."""
@@ -149,14 +152,10 @@ class FenceEngine:
     def due_dwells(self, now_ns: int) -> Iterator[tuple[Fence, Member]]:
         """The stays that have lasted for the dwell time and have not been told; each once for each planning."""
         while self._dwells and self._dwells[0][0] <= now_ns:
-            when, uid, key, entered = heapq.heappop(self._dwells)
-            member = self._members.get(uid, {}).get(key)
-            if member is None or member.entered_sequence != entered or member.dwelled:
-                continue
-            # A revision may have another dwell time, or none.
-            fence = self.fences[uid]
-            if fence.dwell_ns and when == member.entered_time_ns + fence.dwell_ns:
-                yield fence, member
+            planned = heapq.heappop(self._dwells)
+            if self._is_awaited(*planned):
+                _, uid, key, _ = planned
+                yield self.fences[uid], self._members[uid][key]
 
     @property
     def next_dwell_ns(self) -> int | None:
@@ -216,6 +215,19 @@ class FenceEngine:
         if fence.dwell_ns and not member.dwelled:
             when = member.entered_time_ns + fence.dwell_ns
             heapq.heappush(self._dwells, (when, fence.uid, member.key, member.entered_sequence))
+            if len(self._dwells) > self._most_dwells:
+                # What comes and goes all the time would stand here once for each stay, until each one's time.
+                self._dwells = [planned for planned in self._dwells if self._is_awaited(*planned)]
+                heapq.heapify(self._dwells)
+                self._most_dwells = 2 * len(self._dwells) + _SPARE_DWELLS
+
+    def _is_awaited(self, when: int, uid: str, key: Key, entered: int) -> bool:
+        member = self._members.get(uid, {}).get(key)
+        if member is None or member.entered_sequence != entered or member.dwelled:
+            return False
+        # A revision may have another dwell time, or none.
+        dwell_ns = self.fences[uid].dwell_ns
+        return dwell_ns > 0 and when == member.entered_time_ns + dwell_ns
 
 
 def _event(fence: Fence, kind: FenceEvent, change: Change) -> Event:
