@@ -30,7 +30,8 @@ class Expiry:
     """Watches the clock for a projection's features. `clock` answers Unix nanoseconds.
 
     Times are rounded up to ticks of a quarter second; each feature stands in one tick, so that putting
-    it again and again costs no memory.
+    it again and again costs no memory. What has expired long ago stands in the tick of now: many times
+    that have passed are recorded together.
     """
 
     def __init__(self, projection: Projection, writer: Writer, clock: Callable[[], int] = time.time_ns) -> None:
@@ -67,11 +68,13 @@ class Expiry:
                     self._drop(key)
 
     def _note(self, collection: str, feature_id: str, sequence: int, expires_ns: int) -> None:
-        key, tick = (collection, feature_id), -(-expires_ns // _TICK_NS)
+        key = collection, feature_id
+        if not expires_ns:
+            self._drop(key)
+            return
+        tick = max(-(-expires_ns // _TICK_NS), self._clock() // _TICK_NS)
         if self._tick_of.get(key) != tick:
             self._drop(key)
-            if not expires_ns:
-                return
             self._tick_of[key] = tick
             if tick not in self._due:
                 self._due[tick] = {}

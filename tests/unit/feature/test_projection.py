@@ -97,6 +97,22 @@ async def test_what_expired_before_what_is_being_recorded_expires_too() -> None:
         assert sorted(await everything(replica)) == ["b"]
 
 
+async def test_what_expired_long_ago_is_recorded_together() -> None:
+    async with parts(clock=lambda: 1_000_000_000_000) as replica:
+        for n in range(100):
+            await replica.put(expiring(f"f{n}", n))
+        at_once: list[int] = []
+        expire = replica.writer.expire
+
+        async def counted(versions: Sequence[tuple[str, str, int]]) -> None:
+            at_once.append(len(versions))
+            await expire(versions)
+
+        replica.writer.expire = counted  # type: ignore[method-assign]
+        await replica.expiry.expire_due()
+        assert at_once == [100]
+
+
 async def test_a_feature_that_is_put_with_a_later_time_again_and_again_takes_no_memory() -> None:
     async with parts() as replica:
         for n in range(4000):
