@@ -52,6 +52,7 @@ class Inbox:
         self.held = False  # not to be started yet
         self.failure: SignpostError | None = None
         self.last_gap: Gap | None = None
+        self.gaps = 0
         self.covered: int | None = None
         self.token = b""
         self.waiting: deque[NotificationBatch] = deque()
@@ -117,7 +118,7 @@ class Inbox:
             self._give_back(size, session)
             return
         self.buffered_bytes += size
-        batch = NotificationBatch(delivery, size, before, first)
+        batch = NotificationBatch(delivery, size, before, first, self.gaps)
         self.waiting.append(batch)
         self.buffered_records += len(batch)
         self.ready.set()
@@ -130,6 +131,7 @@ class Inbox:
             first_available=frame.first_available,
         )
         self.last_gap = Gap(self.name, frame.first_available, error)
+        self.gaps += 1
         self._instruments.gap(self._label)
         # The numbers may begin anew: the next delivery says where, or `subscribed`, on either side of this frame.
         self.covered, self.token = None, self._started_at

@@ -18,21 +18,21 @@ the last record of each topic, then what is new; after a position; after a seque
 class Notification:
     """One record. Reads straight from the wire message, so that what nobody reads costs nothing."""
 
-    __slots__ = ("_batch", "message")
+    __slots__ = ("batch", "message")
 
     def __init__(self, message: npb.Notification, batch: "NotificationBatch") -> None:
         self.message = message
-        self._batch = batch
+        self.batch = batch
 
     @property
     def position(self) -> Position:
         """Resume strictly after this record."""
-        return self._batch.position_after(self.message.sequence)
+        return self.batch.position_after(self.message.sequence)
 
     @property
     def redeliveries(self) -> int:
         """Queue groups: how often it was tried before."""
-        return self._batch.redeliveries_of(self.message.sequence)
+        return self.batch.redeliveries_of(self.message.sequence)
 
     @property
     def sequence(self) -> int:
@@ -80,10 +80,11 @@ class Notification:
 class NotificationBatch(Sequence[Notification]):
     """The records of one delivery that are new to the caller, decoded as they are read."""
 
-    __slots__ = ("_before", "_first", "message", "position", "size")
+    __slots__ = ("_before", "_first", "gaps", "message", "position", "size")
 
-    def __init__(self, message: npb.Delivery, size: int, before: Position, first: int = 0) -> None:
+    def __init__(self, message: npb.Delivery, size: int, before: Position, first: int = 0, gaps: int = 0) -> None:
         self.message = message
+        self.gaps = gaps  # that the subscription had before it
         self.size = size  # of the encoded message, in bytes
         self.position = Position(message.position.token, message.through)  # after the whole batch
         self._before = before

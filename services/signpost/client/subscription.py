@@ -57,6 +57,7 @@ class Subscription:
         self._records: Iterator[Notification] = iter(())
         self._last: Notification | None = None  # handed over one by one, not handled yet
         self._handed: Position | None = None  # after what was handed over as a batch
+        self._handed_gaps = self._saved_gaps = 0  # gaps before that, and before what is to be saved
         self._saved: Position | None = None
         self._save_timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
@@ -129,6 +130,7 @@ class Subscription:
             self._inbox.handled(self._batch)
             self._handed, self._last, self._batch = self.position, None, None
         self._batch = await self._inbox.take()
+        self._handed_gaps = self._batch.gaps
         self._inbox.report_lag(self._batch)
         return self._batch
 
@@ -137,7 +139,7 @@ class Subscription:
         if self._inbox.is_group:
             self._ack_group(accepted=[r.sequence for r in records] or list(self._unacked))
         elif (position := records[-1].position if records else self.position) is not None:
-            self._save_soon(position)
+            self._save_soon(position, records[-1].batch.gaps if records else self._handed_gaps)
 
     def reject(self, *records: Notification) -> None:
         """Give records of a group back at once, for another try elsewhere."""
@@ -151,10 +153,10 @@ class Subscription:
             frame = npb.AckFrame(subscription=self.name, sequences=accepted, rejected_sequences=rejected)
             self._hub.send(npb.ConnectRequest(ack=frame))
 
-    def _save_soon(self, position: Position) -> None:
+    def _save_soon(self, position: Position, gaps: int) -> None:
         if not self._finalizer.alive or (self._store is None and not self._inbox.frame.durable):
             return
-        self._saved = position
+        self._saved, self._saved_gaps = position, gaps
         if self._save_timer is None:
             loop = asyncio.get_running_loop()
             self._save_timer = loop.call_later(SAVE_INTERVAL_S, self._save_now)
@@ -164,7 +166,8 @@ class Subscription:
         position, self._saved = self._saved, None
         if position is None:
             return
-        if self._inbox.frame.durable:
+        # A number from before a gap may be of another log, and stand for records there that nobody has seen.
+        if self._inbox.frame.durable and self._saved_gaps == self._inbox.gaps:
             # The token may stand before the position: a plain number says it exactly.
             exact = position.token and position.sequence == self._inbox.covered
             through = position.to_proto() if exact else npb.Position(sequence=position.sequence)

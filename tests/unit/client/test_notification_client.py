@@ -478,6 +478,25 @@ async def test_a_durable_cursor_moved_by_hand_to_the_end_of_a_delivery_has_its_t
     assert [u.forget_cursor for u in hub.of("unsubscribe")] == [True]
 
 
+async def test_fault_12_what_came_before_a_gap_moves_no_cursor_of_the_log_after_it() -> None:
+    hub = Hub()
+    gap = Frame(gap=npb.Gap(subscription="d", first_available=1, reason=npb.GAP_REASON_EPOCH_CHANGED))
+    script = hub.script(records("d", 900, 901, 902, 903), gap, records("d", 0, 1, 2))
+    async with (
+        client_of(script, client_id="c") as client,
+        client.subscribe("t", durable="d", on_gap="continue", ack="manual") as subscription,
+    ):
+        got = [await anext(subscription) for _ in range(4)]
+        assert [record.sequence for record in got] == [901, 902, 903, 1]
+        subscription.ack(got[1])
+        subscription._save_now()
+        assert not hub.of("ack")
+        subscription.ack(got[3])
+        subscription._save_now()
+        await hub.until("ack")
+    assert [ack.through.sequence for ack in hub.of("ack")] == [1]
+
+
 async def test_a_group_acknowledges_and_gives_back() -> None:
     hub = Hub()
     async with client_of(hub.script(records("s1", 0, 5, 3, 4))) as client:
