@@ -10,12 +10,12 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from signpost.errors import SignpostError
+from signpost.errors import PositionError, SignpostError
 
 from feature_service.metrics import EXPIRED
-from feature_service.projection import Projection
+from feature_service.projection import Applied, Projection
 from feature_service.writes import Writer
 
 _LOG = logging.getLogger(__name__)
@@ -40,6 +40,22 @@ class Expiry:
         self._due: dict[int, dict[Key, int]] = {}
         self._tick_of: dict[Key, int] = {}
         projection.on_expiry(self._note)
+        projection.listen(self)
+
+    def wants(self, collection: str) -> bool:
+        """Listener: `_note` is told."""
+        return False
+
+    def applied(self, changes: Sequence[Applied], through: int, position: bytes) -> None:
+        """Listener: nothing."""
+
+    def reset(self, error: PositionError) -> None:
+        """Listener: another log's features may have the same ids and sequences."""
+        for due in self._due.values():
+            due.clear()
+        self._due.clear()
+        self._ticks.clear()
+        self._tick_of.clear()
 
     async def run(self) -> None:
         """Expire what is due, until cancelled."""

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import pytest
 from feature_service import nearest_stream, projection
@@ -11,10 +12,10 @@ from feature_service.items import to_item
 from feature_service.nearest_stream import NearestAnswerer
 from feature_service.projection import Applied
 from feature_service.records import Kind, put_payload
-from signpost.errors import LogUnavailable, PositionAhead, PositionError, Unavailable
+from signpost.errors import EpochChanged, LogUnavailable, PositionAhead, PositionError, Unavailable
 from signpost.log import Append, LogSettings, Retention
 from signpost.log.base import Page
-from signpost.log.memory import MemoryStore
+from signpost.log.memory import MemoryLog, MemoryStore, _Contents
 
 from protos.feature.v1 import feature_pb2 as pb
 from protos.storage.v1.storage_pb2 import FeatureRecord
@@ -95,6 +96,20 @@ async def test_what_expired_before_what_is_being_recorded_expires_too() -> None:
         await replica.expiry.expire_due()
         await replica.projection.wait_for(replica.log.head)
         assert sorted(await everything(replica)) == ["b"]
+
+
+async def test_fault_12_what_was_to_expire_in_another_log_lives_on_in_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "_RETRY_S", 0.01)
+    async with parts(clock=lambda: 3_000_000_000) as replica:
+        await replica.put(expiring("a", 2))
+        log = cast("MemoryLog", replica.log)
+        log._contents = _Contents()
+        log._tail.reset(0, EpochChanged("another log", first_available=1))
+        await asyncio.sleep(0.1)
+        assert await replica.put(feature("a", 0, 0)) == 1
+        await replica.expiry.expire_due()
+        await replica.projection.wait_for(log.head)
+        assert sorted(await everything(replica)) == ["a"]
 
 
 async def test_what_expired_long_ago_is_recorded_together() -> None:
