@@ -45,6 +45,7 @@ class LocalGroup(Group):
         digest = hashlib.sha256(f"{settings.name}\n{settings.subjects}".encode()).hexdigest()[:32]
         self._subject = f"group.{digest}"
         self._saved_sequence = 0
+        self._epoch = log.epoch  # of the log that all below is about, until the reader meets another one
         self._floor = settings.start_after
         self._through = settings.start_after
         self._done: set[int] = set()
@@ -177,7 +178,7 @@ class LocalGroup(Group):
                 async for page in self._log.follow(self._through, subjects=self._settings.subjects):
                     self._take(page)
                     await self._wait_for_room()
-                    while len(self._done) >= MAX_DONE:
+                    while len(self._done) >= MAX_DONE and self._log.epoch == self._epoch:
                         self._room.clear()
                         await self._room.wait()
             except PositionCompacted as error:
@@ -187,6 +188,7 @@ class LocalGroup(Group):
                 self._tries = {s: tries for s, tries in self._tries.items() if s > self._floor}
             except PositionError as error:
                 # It is another log by now.
+                self._epoch = self._log.epoch
                 self._through = self._floor = error.first_available - 1
                 for kept in (self._done, self._tries, self._held, self._ready, self._again):
                     kept.clear()
@@ -209,6 +211,10 @@ class LocalGroup(Group):
                 await self._returned.wait()
             await self._wait_for_room()
             if not self._again:
+                continue
+            if self._log.epoch != self._epoch:
+                self._room.set()  # for the first reader, which starts over
+                await asyncio.sleep(_RETRY_S)
                 continue
             first = self._again[0]
             try:
@@ -247,7 +253,7 @@ class LocalGroup(Group):
         self._changed.clear()
         done = sorted(self._done)
         place = storage_pb2.GroupState(
-            epoch=self._log.epoch,
+            epoch=self._epoch,
             floor=self._floor,
             done_deltas=[b - a for a, b in pairwise([self._floor, *done])],
             tried=list(self._tries),

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from signpost.errors import LogUnavailable
-from signpost.log import Append, Log, LogSettings, Page, Retention, Store, open_store
+from signpost.log import Append, Log, LogSettings, Page, Retention, Store, local_group, open_store
+from signpost.log.backup import backup, restore
 from signpost.log.group import GroupSettings
 from signpost.log.local_group import SAVE_INTERVAL_S, LocalGroup
 
@@ -171,3 +173,35 @@ async def test_a_log_that_does_not_answer_is_read_again(store: Store, monkeypatc
     sequences = await fill(log, 3)
     assert await taking == sequences
     await group.close()
+
+
+@pytest.mark.parametrize("most_done", [100, 5])
+async def test_a_restore_while_no_member_wants_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_done: int
+) -> None:
+    """The place stays that of the log before it, and the first who wants records gets those of the log restored."""
+    monkeypatch.setattr(local_group, "MAX_DONE", most_done)
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    async with open_store(url, [LogSettings("notifications"), LogSettings("state")]) as opened:
+        log = opened["notifications"]
+        before = await fill(log, 5)
+        await backup(url, tmp_path / "a.backup")
+        await fill(log, 15)
+        group = await LocalGroup(log, opened["state"], settings()).open()
+        held = await take(group, "a", 20)
+        group.ack("a", held[6:])
+        epoch = log.epoch
+        await restore(url, tmp_path / "a.backup")
+        async with asyncio.timeout(5):
+            while log.epoch == epoch:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.05)
+        group.ack("a", held[:5])
+        await asyncio.sleep(2 * SAVE_INTERVAL_S)
+        kept = await opened["state"].last(group._subject)
+        assert kept is None or storage_pb2.GroupState.FromString(kept.payload).epoch == epoch
+        group.release("a")
+        assert await take(group, "b", 20) == before
+        group.ack("b", before)
+        later = await fill(log, 3)
+        assert await take(group, "b", 20) == later
+        await group.close()
