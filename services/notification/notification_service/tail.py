@@ -39,6 +39,8 @@ class Slice(NamedTuple):
 
 
 _THROUGH: Callable[[Block], int] = attrgetter("through")
+_GONE = Block(0, 0, b"", (), 0)
+"""Stands where a block was until the places are cut off: what has gone takes no memory meanwhile."""
 
 
 class Tail:
@@ -60,6 +62,7 @@ class Tail:
         while self._bytes > self._max_bytes and start < len(blocks) - 1:
             self._bytes -= blocks[start].bytes
             self.floor = blocks[start].through
+            blocks[start] = _GONE
             start += 1
         if start > 256 and start * 2 > len(blocks):
             del blocks[:start]

@@ -6,6 +6,7 @@ import random
 import pytest
 from notification_service.hub import Hub, HubSettings
 from notification_service.settings import NotificationSettings
+from notification_service.tail import Block, Tail
 from signpost.errors import EpochChanged, Internal, LogUnavailable, SignpostError
 from signpost.log import LogSettings, Retention, open_store
 from signpost.log.base import Append, Bounds, Log
@@ -174,6 +175,17 @@ async def test_the_largest_deliveries_fit_the_smallest_message_limit(log: Log) -
             await reader.take_to(last)
             sizes += [delivery.ByteSize() for delivery in reader.deliveries]
     assert 512 * 1024 < max(sizes) < settings.max_message_bytes
+
+
+def test_the_tail_holds_no_more_than_its_bound() -> None:
+    tail = Tail(10_000, 0)
+    for sequence in range(1, 1001):
+        record = (sequence, "a", bytes(1000), 0)
+        tail.extend(Block(sequence - 1, sequence, b"", [record], 1000))
+        held = [data for block in tail._blocks for _, _, data, _ in block.records]
+        assert sum(map(len, held)) <= 10_000
+    assert tail.floor == 1000 - len(held)
+    assert len(tail.collect(tail.floor, lambda _: True, 1 << 20, 0).parts) == len(held)
 
 
 async def test_an_expired_record_is_not_delivered_but_its_sequence_moves(log: Log) -> None:
