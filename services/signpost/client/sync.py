@@ -247,14 +247,20 @@ class NotificationClient(_Client):
     def publish_nowait(
         self, topic: str, payload: bytes | str = b"", **options: Any
     ) -> "concurrent.futures.Future[Published]":
-        """Publish without waiting: `result()` of the future waits for the answer. Raises OutboxFull."""
+        """Publish without waiting: `result()` of the future waits for the answer. Raises OutboxFull.
+
+        Cancelling the future takes back what has not been sent.
+        """
         answer: concurrent.futures.Future[Published] = concurrent.futures.Future()
 
-        def hand_in() -> None:
+        def hand_in() -> Callable[[], object]:
             inner = self._client.publish_nowait(topic, payload, **options)
             inner.add_done_callback(lambda done: _copy(done, answer))
+            take_back: Callable[[], object] = inner.cancel
+            return take_back
 
-        _LOOP.call(hand_in)
+        take_back = _LOOP.call(hand_in)
+        answer.add_done_callback(lambda done: done.cancelled() and _LOOP.get().call_soon_threadsafe(take_back))
         return answer
 
     def flush(self) -> None:
@@ -275,6 +281,8 @@ def _copy(done: "asyncio.Future[Published]", answer: "concurrent.futures.Future[
     if done.cancelled():
         answer.cancel()
         return
+    if not answer.set_running_or_notify_cancel():
+        return  # it was cancelled after it was sent
     error = done.exception()
     if error is not None:
         answer.set_exception(error)

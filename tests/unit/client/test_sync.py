@@ -185,6 +185,31 @@ def test_a_publish_that_fails_says_so_in_its_future() -> None:
             lost.result(5)
 
 
+def test_cancelling_takes_back_what_is_not_sent_and_ignores_the_answer_to_what_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with NotificationClient("localhost:1", settings=FAST) as away:
+        first = away.publish_nowait("t")
+        assert first.cancel()
+        away.flush()
+    assert not away.unsent
+    hub = Hub()
+
+    async def slow(requests: Any, context: Any) -> Any:
+        async for response in hub.script()(requests, context):
+            if response.HasField("published"):
+                await asyncio.sleep(0.2)
+            yield response
+
+    with Elsewhere({CONNECT: [slow]}) as target, NotificationClient(target, settings=FAST) as client:
+        sent = client.publish_nowait("t")
+        while not hub.stored:
+            time.sleep(0.01)
+        assert sent.cancel()
+        client.flush()
+    assert not caplog.records
+
+
 def test_what_would_wait_for_itself_raises_instead(features: FeatureClient) -> None:
     with features.list(collection="a") as found, pytest.raises(RuntimeError, match="make a list of it first"):
         list(features.import_features((feature for feature in found), collection="b"))
