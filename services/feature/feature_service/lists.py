@@ -32,7 +32,7 @@ BATCH_BYTES = 1 << 20
 Items = list[bytes]
 _FEATURES, _DISTANCES, _SEQUENCES, _TIMES, _CONTINUATION = b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a"
 _MASKED_BATCH = 500
-"""Re-encoding so many takes a few milliseconds, in which the event loop does nothing else."""
+"""Re-encoding so many, or `BATCH_BYTES`, takes some milliseconds, in which the event loop does nothing else."""
 _FEW = 256
 """Below this protobuf is quicker than numpy."""
 
@@ -180,7 +180,7 @@ class _Batches:
             end = min(start + size, count)
             items = snapshot.columns.items[found.slots[start:end]].tolist()
             if mask is not None:
-                items = [mask.apply(item) for item in items]
+                items = [mask.apply(item) for item in _within_bytes(items)]
             features = codec.repeated(_FEATURES, items)
             if len(features) > BATCH_BYTES:
                 items = _within_bytes(items)

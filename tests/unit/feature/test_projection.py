@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from feature_service import nearest_stream, projection
 from feature_service.items import to_item
+from feature_service.lists import BATCH_BYTES
 from feature_service.nearest_stream import NearestAnswerer
 from feature_service.projection import Applied
 from feature_service.records import Kind, put_payload
@@ -338,3 +339,12 @@ async def test_while_an_import_waits_for_no_tree_nearest_builds_one_in_a_thread(
         assert await threads_used() == 0
         monkeypatch.setattr(nearest_stream, "TAIL", 8)
         assert await threads_used() == 1
+
+
+async def test_a_mask_re_encodes_no_more_at_a_time_than_a_batch_holds() -> None:
+    async with parts() as replica:
+        for n in range(50):
+            await replica.put(feature(f"f{n:02}", 0, n, text="x" * 60_000))
+        batches = await replica.list(pb.ListFeaturesRequest(area=EVERYWHERE, read_mask=["id"]))
+        assert sorted(features_of(batches)) == [f"f{n:02}" for n in range(50)]
+        assert max(len(batch.features) for batch in batches) * 60_000 <= BATCH_BYTES
