@@ -5,12 +5,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from signpost.errors import LogRefused
 from signpost.log import Append, LogSettings, open_store
-from signpost.log.sqlite import schema
+from signpost.log.sqlite import SQLiteStore, schema
 
 LOG = LogSettings("notes")
 
@@ -146,3 +148,25 @@ async def test_a_url_that_names_no_log_is_refused(url: str) -> None:
     with pytest.raises(LogRefused):
         async with open_store(url, [LOG]):
             pass
+
+
+async def test_who_is_cancelled_while_opening_leaves_the_file_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(tmp_path / "a.db")
+    begun, prepare = threading.Event(), schema.prepare
+
+    def slowly(path: Path, *, owned: bool) -> None:
+        begun.set()
+        time.sleep(0.2)
+        prepare(path, owned=owned)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(schema, "prepare", slowly)
+        opening = asyncio.create_task(SQLiteStore.open(tmp_path / "a.db", [LOG]))
+        await asyncio.to_thread(begun.wait)
+        opening.cancel()
+        await asyncio.wait((opening,))
+    assert opening.cancelled()
+    await asyncio.sleep(0.3)
+    await filled(tmp_path / "a.db")

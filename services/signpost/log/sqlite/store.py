@@ -179,7 +179,15 @@ class SQLiteStore(Store):
     ) -> "SQLiteStore":
         """Open the file, made where it is missing; LogRefused where it must not be opened."""
         store = cls(Path(path), logs, clock)
-        await asyncio.to_thread(store._open)
+        opening = asyncio.create_task(asyncio.to_thread(store._open))
+        try:
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Its thread goes on: what that has opened is closed, or the file would stay ours.
+            await asyncio.wait((opening,))
+            if opening.exception() is None:
+                await store.close()
+            raise
         store._logs = [SQLiteLog(store, settings, index) for index, settings in enumerate(logs)]
         store._by_name = {log.name: log for log in store._logs}
         return store
