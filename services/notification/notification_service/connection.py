@@ -230,7 +230,7 @@ class Connection:
         )
         begin = place
         if place.snapshot:
-            begin, frames = await snapshot_frames(hub, CONNECT_WIRE, name, pattern, place)
+            begin, frames = await snapshot_frames(hub, CONNECT_WIRE, name, pattern, place, window=window)
             subscription.prepend(frames)
         if cursor is not None:
             await cursor.begin(begin.position, begin.sequence)

@@ -9,7 +9,7 @@ from notification_service.codec import delivery_frame, encode_records, field, fo
 from notification_service.cursors import Cursor
 from notification_service.hub import Hub
 from notification_service.lane import BATCH_BYTES
-from notification_service.subscription import Wire
+from notification_service.subscription import EXACT_WINDOW_BYTES, Wire
 from protos.notification.v1 import notification_pb2 as pb
 
 SNAPSHOT_PAGE = 1000
@@ -58,10 +58,12 @@ async def find_place(hub: Hub, start: pb.Start, cursor: Cursor | None) -> Place:
 
 
 async def snapshot_frames(
-    hub: Hub, wire: Wire, name: str, pattern: str, place: Place
+    hub: Hub, wire: Wire, name: str, pattern: str, place: Place, *, window: int | None = None
 ) -> tuple[Place, list[tuple[bytes, int, int, bytes]]]:
-    """The last record of each topic up to a place, in log order, as deliveries that end there; and where they begin."""
+    """The last record of each topic up to a place, in log order, as deliveries that end there; and where they begin.
+    For a small window each holds one record: they are made before it is known how much of it is left."""
     log, head = hub.log, place.sequence
+    limit = BATCH_BYTES if window is None or window >= EXACT_WINDOW_BYTES else 1
     found: list[Record] = []
     after = ""
     while True:
@@ -82,7 +84,7 @@ async def snapshot_frames(
         parts.append(data)
         size += len(data)
         ends = index + 1 == len(kept)
-        if ends or size >= BATCH_BYTES:
+        if ends or size >= limit:
             through, position = (head, place.position) if ends else (record.sequence, log.position_of(record))
             frame, cost = delivery_frame(wire.delivery, name_field, parts, footer(begun, through, position))
             frames.append((frame, cost, through, position))

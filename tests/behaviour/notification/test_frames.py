@@ -175,6 +175,20 @@ async def test_an_expired_notification_is_not_delivered(stream: Stream, topic: s
     assert record.expire_time_ns > time.time_ns()
 
 
+async def test_a_small_window_bounds_the_last_of_each_topic_too(stream: Stream, topic: str) -> None:
+    await stream.publish(*[pb.Publication(topic=f"{topic}.{n}", payload=bytes(1000)) for n in range(50)])
+    await stream.subscribe(f"{topic}.*", LAST_OF_EACH, window_bytes=1500)
+    left, records = 1500, 0
+    while records < 50:
+        delivery = (await stream.read("delivery")).delivery
+        assert left > 0
+        assert len(delivery.notifications) == 1
+        left, records = left - delivery.ByteSize(), records + 1
+        if left <= 0:
+            await stream.send(credit=pb.CreditFrame(subscription="s", bytes=1500 - left))
+            left = 1500
+
+
 async def test_the_last_of_each_topic_then_what_is_new(stream: Stream, topic: str) -> None:
     for turn in range(3):
         await stream.publish(*(pb.Publication(topic=f"{topic}.{n}", payload=b"%d" % turn) for n in (5, 3, 9)))
