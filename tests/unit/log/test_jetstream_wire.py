@@ -1,9 +1,14 @@
 """What goes over the wire to NATS, and the settings that lead there."""
 
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
 import pytest
 from signpost.errors import LogRefused, LogUnavailable, StorageFull, TooLarge
 from signpost.log import LogSettings, Record, Retention
-from signpost.log.jetstream import JetStreamSettings
+from signpost.log.jetstream import JetStreamSettings, lookup
+from signpost.log.jetstream.connection import Link
 from signpost.log.jetstream.settings import servers_of, without_password
 from signpost.log.jetstream.streams import check, mirror_config, names_of, stream_config
 from signpost.log.jetstream.wire import (
@@ -126,3 +131,43 @@ def test_names() -> None:
     for prefix in ("", "a.b", "a b", "*"):
         with pytest.raises(LogRefused):
             names_of(kept, JetStreamSettings(prefix=prefix))
+
+
+class Listing:
+    """A stream that lists its subjects as a NATS server does, and changes between the pages."""
+
+    LIMIT = 10
+
+    def __init__(self, subjects: list[str], change: Callable[[list[str]], None]) -> None:
+        self.subjects, self._change = subjects, change
+
+    async def api(self, _subject: str, query: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        page = sorted(self.subjects)[query["offset"] :][: self.LIMIT]
+        answer = {"state": {"subjects": dict.fromkeys(page, 1)}, "total": len(self.subjects)}
+        self._change(self.subjects)
+        return answer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: None,
+        lambda subjects: "signpost.notes.a" in subjects or subjects.append("signpost.notes.a"),
+        lambda subjects: subjects.append(f"signpost.notes.a{len(subjects)}") if len(subjects) < 50 else None,
+        lambda subjects: subjects.__delitem__(slice(1)),
+        lambda subjects: subjects.__delitem__(slice(5)),
+        lambda subjects: subjects.__delitem__(slice(10, None)),
+        lambda subjects: subjects.clear(),
+    ],
+)
+async def test_subjects_are_listed_whole_whatever_comes_and_goes_between_pages(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[list[str]], None]
+) -> None:
+    monkeypatch.setattr(lookup, "_OVERLAP", 2)
+    before = [f"signpost.notes.b{i}" for i in range(100, 135)]
+    link = Listing(list(before), change)
+    names = names_of(LogSettings("notes"), JetStreamSettings())
+    async with asyncio.timeout(5):
+        found = await lookup.counts(cast("Link", link), names, names.stream, ">")
+    assert {name for name in before if name in link.subjects} <= {f"signpost.notes.{name}" for name in found}

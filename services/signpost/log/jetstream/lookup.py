@@ -12,6 +12,7 @@ from signpost.log.jetstream.streams import Names
 from signpost.log.jetstream.wire import NO_MESSAGE_FOUND, format_time, parse_time, record_of
 
 _MAX_REQUESTS = 64  # at once, so that a page of subjects does not flood the server
+_OVERLAP = 1000  # subjects of a page that the next one has too; more that vanish between the two cost a request
 
 
 async def _get(link: Link, names: Names, stream: str, query: dict[str, Any]) -> Record | None:
@@ -75,18 +76,24 @@ async def last_of(link: Link, names: Names, subjects: Sequence[str]) -> list[Rec
 
 
 async def counts(link: Link, names: Names, stream: str, pattern: str) -> dict[str, int]:
-    """How many records each matching subject has in one stream."""
+    """How many records each matching subject has in one stream; what comes meanwhile may be missing."""
     found: dict[str, int] = {}
+    offset, reached = 0, ""
     while True:
-        query = {"subjects_filter": names.subject(pattern), "offset": len(found)}
+        query = {"subjects_filter": names.subject(pattern), "offset": offset}
         answer = await link.api(f"STREAM.INFO.{stream}", query)
         if "error" in answer:
             raise LogUnavailable(f"stream {stream}: {answer['error'].get('description', '')}", retry_after_s=1.0)
-        page = answer["state"].get("subjects") or {}
+        page, total = answer["state"].get("subjects") or {}, answer.get("total", 0)
+        # Offsets count the subjects in order as they are now: those that move up must not be passed over.
+        if offset and (not page or min(page) > reached):
+            offset = max(0, min(offset, total) - _OVERLAP)
+            continue
         for subject, count in page.items():
             found[subject.removeprefix(names.subject_prefix)] = count
-        if not page or len(found) >= answer.get("total", 0):
+        if not page or offset + len(page) >= total:
             return found
+        offset, reached = max(offset + 1, offset + len(page) - _OVERLAP), max(page)
 
 
 async def before_time(link: Link, stream: str, time_ns: int) -> int:
