@@ -22,12 +22,13 @@ _TIMEOUT_S = 30.0
 class Signpost:
     """The command, pointed at two services."""
 
-    def __init__(self, feature: str, notification: str) -> None:
+    def __init__(self, feature: str, notification: str, **environment: str) -> None:
         self._env = clean_environment() | {
             "SIGNPOST_FEATURE": feature,
             "SIGNPOST_NOTIFICATION": notification,
             "COLUMNS": "120",
             "TERM": "xterm",
+            **environment,
         }
 
     def run(self, *arguments: str, stdin: str | bytes = b"") -> "subprocess.CompletedProcess[str]":
@@ -43,6 +44,13 @@ class Signpost:
             check=False,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def shell(self, line: str) -> "subprocess.CompletedProcess[str]":
+        """Run a line of shell, in which "$0" is the command."""
+        command = ["/bin/sh", "-c", line, *self._command(())]
+        return subprocess.run(
+            command, env=self._env, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
 
     def __call__(self, *arguments: str, stdin: str | bytes = b"") -> list[Any]:
         """The JSON lines that it prints; it must succeed."""
@@ -60,10 +68,16 @@ class Signpost:
         return line.removeprefix("signpost: ")
 
     @contextmanager
-    def background(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    def background(self, *arguments: str, stdin: int | None = None) -> Iterator["subprocess.Popen[str]"]:
         """Run it beside the test, its output in pipes; interrupted at the end, which must be quiet."""
         process = subprocess.Popen(
-            self._command(arguments), env=self._env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self._command(arguments),
+            env=self._env,
+            cwd=ROOT,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             yield process

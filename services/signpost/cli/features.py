@@ -13,6 +13,7 @@ from signpost.cli.output import (
     console,
     metres,
     print_json,
+    printable,
     properties_text,
     table,
     to_geojson,
@@ -85,7 +86,8 @@ async def _near(session: Session, place: LatLon, question: dict[str, Any], rows:
                 print_json(to_geojson(feature))
             else:
                 text = properties_text(feature.properties)
-                rows.add_row(metres(feature.distance_m), feature.name or feature.id, feature.id, text)
+                name, id = printable(feature.name or feature.id), printable(feature.id)
+                rows.add_row(metres(feature.distance_m), name, id, text)
 
 
 def get(
@@ -102,11 +104,11 @@ def get(
         return
     rows = table("", "")
     rows.show_header = False
-    rows.add_row("id", feature.id)
-    rows.add_row("name", feature.name)
+    rows.add_row("id", printable(feature.id))
+    rows.add_row("name", printable(feature.name))
     rows.add_row("place", f"{feature.latitude},{feature.longitude}")
     for key, value in feature.properties.items():
-        rows.add_row(key, properties_text({key: value}).partition("=")[2] or str(value))
+        rows.add_row(printable(key), properties_text({"": value}).removeprefix("="))
     if feature.expire_time is not None:
         rows.add_row("expires", feature.expire_time.isoformat())
     rows.add_row("sequence", str(feature.sequence))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import grpc
 import typer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from rich.text import Text
 
 from signpost.cli.output import Json, console, print_json, table, wants_json
 from signpost.cli.session import FIRST_ANSWER_S, Session
@@ -38,7 +39,7 @@ def health(context: typer.Context, json: Json = False) -> None:
         rows = table("service", "address", "status")
         for answer in answers:
             style = "green" if answer.status == "SERVING" else "red"
-            rows.add_row(answer.service, answer.address, f"[{style}]{answer.status}[/{style}]")
+            rows.add_row(answer.service, answer.address, Text(answer.status, style=style))
         console().print(rows)
     if any(answer.status != "SERVING" for answer in answers):
         raise typer.Exit(1)

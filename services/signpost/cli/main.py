@@ -3,6 +3,7 @@
 Exit codes: 0; 1 for what went wrong; 2 for wrong usage; 130 after Ctrl-C, quietly.
 """
 
+import io
 import logging
 import os
 import sys
@@ -13,6 +14,7 @@ _EXTRA = ("typer", "rich", "ijson", "grpc_health")
 
 def run() -> NoReturn:
     """The entry point."""
+    _streams()
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines on stderr say less than our errors
     logging.getLogger("signpost").addHandler(logging.NullHandler())
     try:
@@ -22,3 +24,16 @@ def run() -> NoReturn:
             raise
         sys.exit("signpost: this command needs more packages: pip install 'signpost[cli]'")
     sys.exit(main())
+
+
+def _streams() -> None:
+    """Have all three, closed or not; UTF-8 for programs, and what a terminal cannot show is no error."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # or the first connection would take its number
+        pass
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - to the end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")

@@ -15,6 +15,7 @@ from rich.table import Table
 from protos.feature.v1 import feature_pb2 as fpb
 from signpost.client import Feature, Notification
 
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code not in b"\t\r\n"}
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; the default where output is no terminal.")]
 
 
@@ -34,8 +35,8 @@ def to_json(item: Any) -> str:
 
 
 def console() -> Console:
-    """The terminal for results."""
-    return Console(highlight=False)
+    """The terminal for results. What is printed is data: [brackets] and :colons: in it mean nothing."""
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def notes() -> Console:
@@ -117,10 +118,10 @@ def notification_json(item: Notification) -> dict[str, Any]:
 def notification_text(item: Notification) -> str:
     """What a notification says, for people."""
     if (event := fence_event(item)) is None:
-        return item.text
+        return printable(item.text)
     feature = Feature.from_message(event.feature)
     what = f"{feature.name} ({feature.id})" if feature.name else feature.id
-    return f"{what} {_fence_word(event)} {event.fence_id} at {feature.latitude:g},{feature.longitude:g}"
+    return printable(f"{what} {_fence_word(event)} {event.fence_id} at {feature.latitude:g},{feature.longitude:g}")
 
 
 def fence_event(item: Notification) -> fpb.FenceNotification | None:
@@ -171,7 +172,12 @@ def seconds(duration_s: float) -> str:
 def properties_text(properties: dict[str, Any]) -> str:
     """Properties in one line, without the name, which has a column of its own."""
     shown = _whole_numbers(properties).items()
-    return "  ".join(f"{key}={_plain(value)}" for key, value in shown if key != "name")
+    return printable("  ".join(f"{key}={_plain(value)}" for key, value in shown if key != "name"))
+
+
+def printable(text: str) -> str:
+    """Without what would command a terminal: others have written it."""
+    return text.translate(_CONTROLS)
 
 
 def _whole_numbers(value: Any) -> Any:

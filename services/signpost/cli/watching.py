@@ -19,6 +19,7 @@ from signpost.cli.output import (
     iso_time,
     note,
     print_json,
+    printable,
     properties_text,
     table,
     to_geojson,
@@ -127,7 +128,12 @@ class Picture:
             place = f"{feature.latitude:.4f},{feature.longitude:.4f}"
             text = properties_text(feature.properties)
             rows.add_row(
-                kind.value if fresh else "", feature.name, id, place, text, style="bold green" if fresh else None
+                kind.value if fresh else "",
+                printable(feature.name),
+                printable(id),
+                place,
+                text,
+                style="bold green" if fresh else None,
             )
         hidden = len(features) - len(ids)
         state = "" if self._complete else " · loading"
