@@ -15,6 +15,7 @@ from signpost.client import Area, Box, Circle, Filter, LatLon, Start
 
 _METRES = {"m": 1.0, "km": 1_000.0, "mi": 1_609.344, "ft": 0.3048, "nmi": 1_852.0}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+_LONGEST_S = 100 * 365 * 86_400.0
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-z]*)\Z", re.IGNORECASE)
 _CONDITION = re.compile(r"([^<>=!^]+?)\s*(<=|>=|==|!=|\^=|<|>|=)\s*(.*)\Z", re.DOTALL)
 _MEMBER = re.compile(r"(\S+)\s+in\s+(\[.*\])\Z", re.DOTALL)
@@ -38,7 +39,11 @@ def parse_distance(text: str) -> float:
 
 def parse_duration(text: str) -> float:
     """`90s`, `10m`, `2h`, `7d`, or plain seconds; answers seconds."""
-    return _quantity(text, _SECONDS, 1.0, "duration; write 90s, 10m, 2h, 7d")
+    wanted = "duration; write 90s, 10m, 2h, 7d"
+    duration_s = _quantity(text, _SECONDS, 1.0, wanted)
+    if duration_s > _LONGEST_S:
+        raise typer.BadParameter(f"{text!r} is no {wanted}, of a hundred years at most")
+    return duration_s
 
 
 def parse_box(text: str) -> Box:
@@ -47,6 +52,8 @@ def parse_box(text: str) -> Box:
         west, south, east, north = (float(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no box; write WEST,SOUTH,EAST,NORTH in degrees") from None
+    if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
+        raise typer.BadParameter(f"{text!r}: south and north are from -90 to 90, south first; west and east to 180")
     return Box(south=south, west=west, north=north, east=east)
 
 
@@ -69,9 +76,10 @@ def parse_value(text: str) -> Any:
     """JSON where it is JSON, otherwise the text as it is."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
-    return value
+    # 1e999 is JSON, but no number that JSON could give back.
+    return text if isinstance(value, float) and math.isinf(value) else value
 
 
 def parse_pair(text: str) -> tuple[str, str]:
@@ -83,7 +91,7 @@ def parse_pair(text: str) -> tuple[str, str]:
 
 
 def parse_start(text: str) -> Start:
-    """Where to start: `new`, `earliest`, `last`, a sequence, `2h` ago, or a time as in 2026-01-31T12:00."""
+    """Where to start: `new`, `earliest`, `last`, a sequence, `2h` or `2h ago`, or a time as in 2026-01-31T12:00."""
     if text in ("new", "earliest"):
         return "new" if text == "new" else "earliest"
     if text == "last":
@@ -91,7 +99,7 @@ def parse_start(text: str) -> Start:
     if text.isascii() and text.isdigit():
         return int(text)
     try:
-        return timedelta(seconds=parse_duration(text))
+        return timedelta(seconds=parse_duration(text.removesuffix(" ago")))
     except typer.BadParameter:
         pass
     try:

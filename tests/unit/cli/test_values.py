@@ -111,3 +111,26 @@ def test_areas() -> None:
         area_of(None, 5.0, None)
     with pytest.raises(typer.BadParameter, match="not both"):
         area_of((1.0, 2.0), 5.0, box)
+
+
+@pytest.mark.parametrize("text", ["99999999999d", "9" * 100])
+def test_a_duration_is_one_that_a_calendar_can_add(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="a hundred years"):
+        parse_duration(text)
+
+
+def test_a_start_some_time_ago_may_say_so() -> None:
+    assert parse_start("2h ago") == parse_start("2h") == timedelta(hours=2)
+    with pytest.raises(typer.BadParameter, match="write new, earliest"):
+        parse_start("99999999999d")
+
+
+@pytest.mark.parametrize("text", ["1,2,3,400", "-181,0,1,1", "0,2,1,1", "nan,0,1,1"])
+def test_a_box_is_on_the_globe(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="from -90 to 90"):
+        parse_box(text)
+
+
+@pytest.mark.parametrize("text", ["1e999", "-1e999", "NaN", "[" * 100_000])
+def test_what_is_no_value_of_json_is_text(text: str) -> None:
+    assert parse_value(text) == text
