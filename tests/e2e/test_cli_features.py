@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +149,91 @@ def test_locate_writes_a_feature_collection_as_one(signpost: Signpost) -> None:
         made = json.loads(done.stdout)
         assert made["type"] == "FeatureCollection"
         assert [item["properties"]["place"] for item in made["features"]] == ["Paris"] * len(features)
+
+
+def test_locate_keeps_columns_in_their_places(signpost: Signpost) -> None:
+    done = signpost.run("locate", "-", stdin="lat,lon,note\n48.85,2.35\n48.85,2.35,x,\n48.85,2.35,y\n")
+    assert done.returncode == 1
+    assert "line 3: more columns than the header" in done.stderr
+    _, short, long, whole = done.stdout.splitlines()
+    assert short.startswith("48.85,2.35,,2988507,Paris,")
+    assert long == "48.85,2.35,x,,,,"
+    assert whole.startswith("48.85,2.35,y,2988507,Paris,")
+
+
+def test_locate_does_not_write_over_what_it_reads(signpost: Signpost, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    text = "lat,lon\n" + "48.85,2.35\n" * 20_000
+    file.write_text(text)
+    assert "written over" in signpost.fails("locate", str(file), "--output", str(file))
+    assert file.read_text() == text
+
+
+def test_locate_says_where_a_quote_was_left_open(signpost: Signpost) -> None:
+    done = signpost.run("locate", "-", stdin='lat,lon,n\n1,1,"open\n' + "1,1,x\n" * 50_000)
+    assert done.returncode == 1
+    assert re.fullmatch(r"signpost: line \d+: field larger .*; is a quote left open before it\?\n", done.stderr)
+
+
+def test_locate_names_what_has_no_properties(signpost: Signpost) -> None:
+    done = signpost.run("locate", "-", stdin=json.dumps({**_feature("1", 1, 1), "properties": [1]}))
+    assert done.returncode == 1
+    assert "line 1: properties is not an object" in done.stderr
+    assert json.loads(done.stdout)["properties"] == [1]
+
+
+def test_an_item_that_cannot_be_sent_is_named_and_the_rest_is_loaded(signpost: Signpost) -> None:
+    feature = _feature("deep", 1, 1, a="HERE")
+    deep = json.dumps(feature).replace('"HERE"', "[" * 500 + "]" * 500)
+    lines = [
+        json.dumps(_feature("a", 1, 1)),
+        deep,
+        json.dumps(_feature("b", 1, 1, n=10**400)),
+        json.dumps(_feature("c", 1, 1)),
+    ]
+    done = signpost.run("import", "-", "--collection", "sendable", "--json", stdin="\n".join(lines))
+    assert json.loads(done.stdout) == {"written": 2, "unchanged": 0, "refused": 2}
+    assert re.findall(r"line (\d+): a number in it is too large", done.stderr) == ["2", "3"]
+
+
+def test_an_import_that_waits_for_its_input_ends_at_once_when_interrupted(signpost: Signpost) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"".join(json.dumps(_feature(str(number), 1, 1)).encode() + b"\n" for number in range(100)))
+    with signpost.background("import", "-", "--collection", "waiting", stdin=reading) as process:
+        time.sleep(2)  # until it waits for more
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert time.monotonic() - begin < 5
+    os.close(reading)
+    os.close(writing)
+
+
+def test_names_mean_nothing_to_the_terminal(signpost: Signpost) -> None:
+    signpost("put", "odd[red]", "70,70", "--name", "[/b]:fire:\x1b[2J", "--set", "k=[bold]", "--collection", "odd")
+    for arguments in (("near", "70,70"), ("get", "odd[red]")):
+        with signpost.on_terminal(*arguments, "--collection", "odd") as terminal:
+            assert terminal.until_end() == 0
+        for text in ("odd[red]", "[/b]:fire:\N{REPLACEMENT CHARACTER}[2J", "[bold]"):
+            assert text in terminal.seen
+    with signpost.on_terminal("near", "1,1", "--collection", "[/nothing]") as terminal:
+        assert terminal.until_end() == 0
+    assert "nothing in [/nothing]" in terminal.seen
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_is_utf_8_for_programs_and_never_an_error(service: ServiceProcess, encoding: str) -> None:
+    command = Signpost(service.target, "127.0.0.1:1", PYTHONIOENCODING=encoding)
+    command("put", "ü", "71,71", "--name", "Zürich →", "--collection", encoding)
+    assert command("get", "ü", "--collection", encoding)[0]["properties"]["name"] == "Zürich →"
+    with command.on_terminal("get", "ü", "--collection", encoding) as terminal:
+        assert terminal.until_end() == 0
+
+
+def test_closed_streams_are_no_error(signpost: Signpost) -> None:
+    for closed in ("<&-", ">&-", "2>&-"):
+        done = signpost.shell(f'"$0" put closed 1,1 {closed}')
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_watch_prints_events_as_they_happen(signpost: Signpost) -> None:

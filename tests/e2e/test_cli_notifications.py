@@ -1,6 +1,7 @@
 """The command's half for notifications, run for real against the notification service."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,46 @@ def test_payloads_that_are_not_text_are_printed_as_hexadecimal(signpost: Signpos
     binary, text = signpost("listen", "kinds.*", "--from", "earliest", "--limit", "2")
     assert binary["payload"] == "ff00"
     assert text["text"] == "naïve ☃"
+
+
+def test_lines_of_any_bytes_are_published_as_they_are(signpost: Signpost) -> None:
+    signpost("publish", "raw.lines", "-", stdin=b"a\n\xff\xfe\r\n\nlast")
+    heard = signpost("listen", "raw.lines", "--from", "2h ago", "--limit", "4")
+    assert [item.get("text", item.get("payload")) for item in heard] == ["a", "fffe", "", "last"]
+
+
+def test_a_text_that_is_not_utf_8_is_published_as_it_is(signpost: Signpost) -> None:
+    signpost("publish", "raw.text", os.fsdecode(b"\xff\x01"))
+    (heard,) = signpost("listen", "raw.text", "--from", "earliest", "--limit", "1")
+    assert heard["payload"] == "ff01"
+
+
+def test_lines_that_are_refused_are_one_error(signpost: Signpost) -> None:
+    assert "is no topic" in signpost.fails("publish", "no topic>", "-", stdin="a\nb\n")
+
+
+def test_chat_takes_any_bytes(signpost: Signpost) -> None:
+    done = signpost.run("chat", stdin=b"a\xffb\n")
+    assert (done.returncode, done.stdout) == (0, "Received: a\N{REPLACEMENT CHARACTER}b\n")
+
+
+@pytest.mark.parametrize("arguments", [("chat",), ("publish", "waits.here", "-")], ids=["chat", "publish"])
+def test_ctrl_c_ends_what_waits_for_a_line(signpost: Signpost, arguments: tuple[str, ...]) -> None:
+    with signpost.on_terminal(*arguments) as terminal:
+        terminal.type("one\n")
+        terminal.until("Received: one" if arguments == ("chat",) else "one")
+        time.sleep(1.5)  # until publish waits, too
+        begin = time.monotonic()
+        terminal.type("\x03")
+        assert terminal.until_end() == 130
+        assert time.monotonic() - begin < 5
+
+
+def test_what_is_published_cannot_command_the_terminal(signpost: Signpost) -> None:
+    signpost("publish", "raw.escape", "\x1b[2Jx")
+    with signpost.on_terminal("listen", "raw.escape", "--from", "earliest", "--limit", "1") as terminal:
+        assert terminal.until_end() == 0
+    assert "\N{REPLACEMENT CHARACTER}[2Jx" in terminal.seen
 
 
 def test_a_listener_outlives_the_server(signpost: Signpost, service: ServiceProcess) -> None:

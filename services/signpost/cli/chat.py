@@ -9,6 +9,7 @@ import typer
 
 from protos.example import greeter_pb2, greeter_pb2_grpc
 from signpost.cli.errors import CommandError, no_answer
+from signpost.cli.reading import stdin_lines
 from signpost.cli.session import FIRST_ANSWER_S, Session
 from signpost.errors import Unavailable
 
@@ -31,22 +32,27 @@ async def _chat(session: Session) -> None:
                 await channel.channel_ready()
         except TimeoutError:
             raise no_answer("notification", session.notification, None) from None
-        call = greeter_pb2_grpc.GreeterStub(channel).Chat(_requests(interactive))
-        try:
-            async for answer in call:
-                sys.stdout.write(f"{answer.reply}\n")
-                sys.stdout.flush()
-        except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.UNAVAILABLE:
-                reason = Unavailable(error.details() or "the stream broke")
-                raise no_answer("notification", session.notification, reason) from None
-            raise CommandError(f"the chat ended: {error.details()} ({error.code().name})") from None
-        finally:
-            call.cancel()
+        with stdin_lines() as lines:
+            await _talk(session, channel, lines, interactive)
 
 
-async def _requests(interactive: bool) -> AsyncIterator[greeter_pb2.MessageRequest]:
+async def _talk(session: Session, channel: grpc.aio.Channel, lines: AsyncIterator[bytes], interactive: bool) -> None:
+    call = greeter_pb2_grpc.GreeterStub(channel).Chat(_requests(lines, interactive))
+    try:
+        async for answer in call:
+            sys.stdout.write(f"{answer.reply}\n")
+            sys.stdout.flush()
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            reason = Unavailable(error.details() or "the stream broke")
+            raise no_answer("notification", session.notification, reason) from None
+        raise CommandError(f"the chat ended: {error.details()} ({error.code().name})") from None
+    finally:
+        call.cancel()
+
+
+async def _requests(lines: AsyncIterator[bytes], interactive: bool) -> AsyncIterator[greeter_pb2.MessageRequest]:
     if interactive:
         sys.stderr.write("a line is a message, Ctrl-D ends\n")
-    while line := await asyncio.to_thread(sys.stdin.readline):
-        yield greeter_pb2.MessageRequest(content=line.rstrip("\n"))
+    async for line in lines:
+        yield greeter_pb2.MessageRequest(content=line.decode(errors="replace"))

@@ -98,11 +98,13 @@ def _feature_or_error(item: Item, id_property: str) -> Feature | str:
         return to_feature(item.value, id_property)
     except ValueError as error:
         return str(error)
+    except (OverflowError, RecursionError):
+        return "a number in it is too large, or it is nested too deeply"
 
 
 async def _import(session: Session, load: Load, collection: str) -> None:
     begin = time.monotonic()
-    with progress("features") as bar:
+    with load.source, progress("features") as bar:
         task = bar.add_task("", total=None if load.source.fraction_read is None else 1.0, done=0, rate=0.0)
         async with session.features() as client:
             async for state in client.import_features(load.features(), collection=collection, batch_size=_BATCH):

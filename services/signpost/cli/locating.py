@@ -16,7 +16,7 @@ import typer
 
 from signpost.cli.errors import CommandError
 from signpost.cli.features import Collection, Where
-from signpost.cli.geojson import Source, open_source, to_point
+from signpost.cli.geojson import Source, open_source, to_point, to_properties
 from signpost.cli.output import note, progress, to_json
 from signpost.cli.session import Session
 from signpost.cli.values import parse_distance
@@ -51,7 +51,10 @@ def locate(
     collection: Collection = "places",
 ) -> None:
     """Add the nearest place to every row: place_id, place and place_distance_m."""
-    with open_source(file) as source, output.open("w", newline="") if output else nullcontext(sys.stdout) as out:
+    if output and output.exists() and Path(file).exists() and output.samefile(file):
+        raise CommandError(f"{file} would be written over while it is read; name another --output")
+    writing = output.open("w", encoding="utf-8", newline="") if output else nullcontext(sys.stdout)
+    with open_source(file) as source, writing as out:
         rows: Rows = GeoJsonRows(source, out) if source.is_json else CsvRows(source, out, lat, lon)
         work = Work(rows)
         options = {"max_distance_m": max_distance or 0.0, "filters": where or [], "collection": collection}
@@ -84,14 +87,20 @@ class CsvRows:
         if header is None:
             raise CommandError("the file is empty; it needs a header line and rows")
         self._lat, self._lon = _column(header, "lat", lat), _column(header, "lon", lon)
+        self._width = len(header)
         self._out.writerow([*header, *ADDED])
 
     def read(self) -> Iterator[tuple[list[str], LatLon | str]]:
-        for row in self._rows:
-            if row:
-                yield row, self._place(row)
+        try:
+            for row in self._rows:
+                if row:
+                    yield row, self._place(row)
+        except csv.Error as error:
+            raise CommandError(f"line {self._rows.line_num}: {error}; is a quote left open before it?") from None
 
     def _place(self, row: list[str]) -> LatLon | str:
+        if len(row) > self._width:
+            return f"line {self._rows.line_num}: more columns than the header"
         try:
             latitude, longitude = float(row[self._lat]), float(row[self._lon])
         except IndexError:
@@ -104,7 +113,7 @@ class CsvRows:
 
     def write(self, row: list[str], found: NearestFeature | None) -> None:
         added = ["", "", ""] if found is None else [found.id, _name(found), f"{found.distance_m:.1f}"]
-        self._out.writerow([*row, *added])
+        self._out.writerow([*row, *[""] * (self._width - len(row)), *added])
 
     def end(self) -> None:
         """A CSV file needs none."""
@@ -127,6 +136,7 @@ class GeoJsonRows:
                 continue
             try:
                 longitude, latitude = to_point(item.value)
+                to_properties(item.value)
             except ValueError as error:
                 yield item.value, f"{item.where}: {error}"
             else:
@@ -137,7 +147,7 @@ class GeoJsonRows:
             return
         if found is not None:
             added = dict(zip(ADDED, (found.id, _name(found), round(found.distance_m, 1)), strict=True))
-            row["properties"] = {**(row.get("properties") or {}), **added}
+            row["properties"] = {**to_properties(row), **added}
         self._out.write(self._separator + to_json(row))
         self._separator = self._between
 
@@ -188,7 +198,7 @@ class Work:
 
 async def _locate(session: Session, source: Source, work: Work, options: dict[str, Any]) -> None:
     begin = time.monotonic()
-    with progress("rows") as bar:
+    with source, progress("rows") as bar:
         task = bar.add_task("", total=1.0 if source.fraction_read is not None else None, done=0, rate=0.0)
         async with session.features() as client:
             done = 0

@@ -1,7 +1,7 @@
 """publish, topics, who."""
 
 import asyncio
-import sys
+import os
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from signpost.cli.output import Json, console, iso_time, print_json, table, wants_json
+from signpost.cli.reading import stdin_lines
 from signpost.cli.session import Session
 from signpost.cli.values import parse_duration, parse_pair
 from signpost.client import Presence, Published, Topic
@@ -60,7 +61,7 @@ def publish(
 
 async def _publish(session: Session, topic: str, text: str, options: dict[str, Any]) -> Published:
     async with session.notifications() as client:
-        return await client.publish(topic, text, **options)
+        return await client.publish(topic, os.fsencode(text), **options)
 
 
 async def _publish_lines(session: Session, topic: str, options: dict[str, Any]) -> int:
@@ -68,18 +69,23 @@ async def _publish_lines(session: Session, topic: str, options: dict[str, Any]) 
     count = 0
     room = asyncio.Semaphore(_IN_FLIGHT)
 
-    async with session.notifications() as client, asyncio.TaskGroup() as group:
+    async with session.notifications() as client:
 
-        async def one(line: str) -> None:
+        async def one(line: bytes) -> None:
             try:
                 await client.publish(topic, line, **options)
             finally:
                 room.release()
 
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            await room.acquire()
-            group.create_task(one(line.rstrip("\n")))
-            count += 1
+        try:
+            with stdin_lines() as lines:
+                async with asyncio.TaskGroup() as group:
+                    async for line in lines:
+                        await room.acquire()
+                        group.create_task(one(line))
+                        count += 1
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # the first that was refused says why
     return count
 
 

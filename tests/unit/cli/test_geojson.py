@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from signpost.cli.errors import CommandError
-from signpost.cli.geojson import Item, open_source, to_feature
+from signpost.cli.geojson import Item, Source, open_source, to_feature
 from signpost.cli.output import to_geojson
 
 A = {"type": "Feature", "id": "a", "geometry": {"type": "Point", "coordinates": [2.35, 48.85]}, "properties": {"n": 1}}
@@ -34,8 +36,10 @@ def _collection(*features: Any, indent: int | None = None, first: dict[str, Any]
         _collection(A, A, first={"name": "x" * 2000, "crs": {"type": "name"}, "type": "FeatureCollection"}),
         json.dumps({"features": [A, A], "type": "FeatureCollection"}).encode(),
         gzip.compress(_collection(A, A)),
+        b"\xef\xbb\xbf" + _collection(A, A),
+        gzip.compress(b"\xef\xbb\xbf" + _collection(A, A, indent=2)),
     ],
-    ids=["one line", "pretty", "members before", "features first", "gzip"],
+    ids=["one line", "pretty", "members before", "features first", "gzip", "byte order mark", "both"],
 )
 def test_feature_collections(tmp_path: Path, content: bytes) -> None:
     assert _items(tmp_path, content) == [Item("item 0", A), Item("item 1", A)]
@@ -52,6 +56,52 @@ def test_newline_delimited_features(tmp_path: Path, separator: bytes, compress: 
     assert items[1].where == ("line 3" if separator == b"\n\n" else "line 2")
 
 
+def test_lines_are_lines_whatever_their_properties_are_called(tmp_path: Path) -> None:
+    named = {**A, "properties": {"features": [1], "type": "FeatureCollection"}}
+    content = b"\xef\xbb\xbf" + b"\n".join([json.dumps(named).encode(), json.dumps(A).encode()])
+    assert _items(tmp_path, content) == [Item("line 1", named), Item("line 2", A)]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_collection_that_comes_in_small_pieces(compress: bool) -> None:
+    content = _collection(A, A, indent=2)
+    content = gzip.compress(content) if compress else content
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        for start in range(len(content)):
+            os.write(writing, content[start : start + 1])
+        os.close(writing)
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(write)
+        with Source(reading, None) as source:
+            assert [item.value for item in source.items()] == [A, A]
+    os.close(reading)
+
+
+def test_lines_that_come_slowly_are_taken_as_they_come() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, json.dumps(A).encode() + b"\n")
+    with Source(reading, None) as source:
+        items = source.items()
+        assert next(items) == Item("line 1", A)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(lambda: list(items))
+            with pytest.raises(TimeoutError):
+                waiting.result(0.1)
+            source.__exit__()  # as after Ctrl-C
+            assert waiting.result(5) == []
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_line_that_is_nested_too_deeply_is_named(tmp_path: Path) -> None:
+    line = json.dumps(A).encode()
+    items = _items(tmp_path, b"\n".join([line, b"[" * 100_000, line]))
+    assert [item.error for item in items] == ["", "nested too deeply", ""]
+
+
 def test_a_collection_that_is_cut_off_says_where(tmp_path: Path) -> None:
     *read, last = _items(tmp_path, _collection(A, A, A)[:-40])
     assert len(read) == 2
@@ -59,9 +109,19 @@ def test_a_collection_that_is_cut_off_says_where(tmp_path: Path) -> None:
     assert "nothing after it can be read" in last.error
 
 
-def test_a_damaged_gzip_file_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(b"\n" * 1_000_000)[:-200],
+        gzip.compress(b"\n")[:5],
+        b"\x1f\x8bgarbage, and no header",
+        gzip.compress(b"\n" * 1_000_000)[:200] + b"\xff" * 200,
+    ],
+    ids=["cut off", "cut off in its header", "no header", "overwritten"],
+)
+def test_a_damaged_gzip_file_says_so(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CommandError, match="gzip file is damaged"):
-        _items(tmp_path, gzip.compress(b"\n" * 1_000_000)[:-200])
+        _items(tmp_path, content)
 
 
 def test_an_empty_file_has_no_items(tmp_path: Path) -> None:
