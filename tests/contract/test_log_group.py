@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from signpost.errors import LogUnavailable
 from signpost.log import Append, Log, LogSettings, Retention, Store
 from signpost.log.group import Delivered, Group, GroupSettings
 
@@ -127,6 +128,18 @@ async def test_a_cancelled_fetch_takes_none(store: Store) -> None:
     sequences = await fill(store["notifications"], 5)
     assert numbers(await take(group, "b", 5)) == sequences
     await group.close()
+
+
+async def test_who_waits_at_a_group_that_closes_is_told(store: Store) -> None:
+    group = await open_group(store)
+    waiting = [asyncio.create_task(group.fetch(member, 5)) for member in "ab"]
+    await asyncio.sleep(0.1)
+    closing = asyncio.create_task(group.close())
+    async with asyncio.timeout(5):
+        for fetch in [*waiting, asyncio.create_task(group.fetch("c", 5))]:
+            with pytest.raises(LogUnavailable, match="closed"):
+                await fetch
+    await closing
 
 
 async def test_a_fetch_is_bounded_in_bytes(store: Store) -> None:

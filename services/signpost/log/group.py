@@ -45,7 +45,8 @@ class Group(ABC):
     async def fetch(self, member: object, limit: int, max_bytes: int = MAX_FETCH_BYTES) -> list[Delivered]:
         """1 to `limit` records for this member, as soon as there are any. Cancelling it takes none.
 
-        Payloads together are at most `max_bytes`, but for the first record.
+        Payloads together are at most `max_bytes`, but for the first record. Raises LogUnavailable once
+        the group is closed, also for those who wait then.
         """
 
     @abstractmethod

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from protos.storage.v1 import storage_pb2
-from signpost.errors import PositionCompacted, PositionError, SignpostError, StaleSequence, Unavailable
+from signpost.errors import LogUnavailable, PositionCompacted, PositionError, SignpostError, StaleSequence, Unavailable
 from signpost.log.base import Append, Log, Page, Record
 from signpost.log.group import MAX_FETCH_BYTES, Delivered, Group, GroupSettings
 
@@ -58,6 +58,7 @@ class LocalGroup(Group):
         self._room = asyncio.Event()  # reading may go on
         self._returned = asyncio.Event()  # there is something in `_again`
         self._available = asyncio.Event()  # something is ready
+        self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> "LocalGroup":
@@ -90,11 +91,13 @@ class LocalGroup(Group):
         self._waiting += 1
         self._room.set()
         try:
-            while not self._ready:
+            while not self._ready and not self._closed:
                 self._available.clear()
                 await self._available.wait()
         finally:
             self._waiting -= 1
+        if self._closed:
+            raise LogUnavailable("the group is closed", retry_after_s=1.0)
         # No await from here on: a cancelled fetch has taken nothing.
         deadline = self._clock() + self._settings.ack_wait_s
         taken: list[Delivered] = []
@@ -127,6 +130,8 @@ class LocalGroup(Group):
             self._give_back(sequence)
 
     async def close(self) -> None:
+        self._closed = True
+        self._available.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

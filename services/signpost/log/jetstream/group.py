@@ -67,6 +67,7 @@ class JetStreamGroup(Group):
         self._all_sent = asyncio.Event()
         self._all_sent.set()
         self._made_before = False
+        self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self) -> "JetStreamGroup":
@@ -83,7 +84,7 @@ class JetStreamGroup(Group):
         self._wanted_bytes += max_bytes
         self._wants.set()
         try:
-            while not self._ready:
+            while not self._ready and not self._closed:
                 self._news.clear()
                 await self._news.wait()
         except asyncio.CancelledError:
@@ -94,6 +95,8 @@ class JetStreamGroup(Group):
         finally:
             self._wanted -= limit
             self._wanted_bytes -= max_bytes
+        if self._closed:
+            raise LogUnavailable("the group is closed", retry_after_s=1.0)
         # No await from here on: a cancelled fetch has taken nothing.
         taken: list[Delivered] = []
         size = 0
@@ -119,6 +122,8 @@ class JetStreamGroup(Group):
         self._tell(member, [sequence for sequence, held in self._held.items() if held[0] == member], _NAK)
 
     async def close(self) -> None:
+        self._closed = True
+        self._news.set()
         puller, sender = self._tasks
         await stop(puller)  # first, or the server deals to us again what we give back
         for offer in [*(offer for _, offer in self._held.values()), *self._ready]:
