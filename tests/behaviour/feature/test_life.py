@@ -111,6 +111,7 @@ def resident_mib(service: ServiceProcess) -> float:
     return int(Path(f"/proc/{service.pid}/statm").read_text().split()[1]) * 4 / 1024
 
 
+@pytest.mark.long
 async def test_fault_17_readers_that_stop_cost_bounded_memory_and_miss_nothing(tmp_path: Path) -> None:
     """Twenty lists of 20 MB each that nobody reads, and a watch that is read again after 60 MB of changes."""
     text = "x" * 1000

@@ -105,6 +105,7 @@ async def test_fault_26_nats_is_killed_and_comes_back(nats: NatsServer, replicas
             assert subscriber.streams == 1, "the stream bears it"
 
 
+@pytest.mark.long
 async def test_fault_07_an_acknowledgement_that_nats_cannot_take_does_not_keep_a_replica_from_ending(
     nats: NatsServer, replicas: list[ServiceProcess]
 ) -> None:

@@ -111,6 +111,7 @@ async def test_without_an_endpoint_nothing_is_exported_and_calls_cost_no_span(tm
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.long
 async def test_a_collector_that_does_not_answer_holds_up_neither_calls_nor_the_end(tmp_path: Path) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     async with (
