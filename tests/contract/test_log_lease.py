@@ -124,6 +124,26 @@ async def test_hold_tells_when_it_is_lost(state: Log) -> None:
     assert not await Lease(state, "r", "c", clock=time.clock).try_acquire()  # and released nothing of the other's
 
 
+async def test_hold_tells_when_renewing_fails_as_nobody_foresaw(state: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    holder = Lease(state, "r", "a", ttl_s=9, clock=time.clock)
+
+    async def fail() -> bool:
+        raise RuntimeError("nobody foresaw it")
+
+    async def work() -> None:
+        async with holder.hold() as held:
+            monkeypatch.setattr(holder, "renew", fail)
+            await time.advance(4)
+            told.append(await held.lost.wait())
+
+    told: list[bool] = []
+    with pytest.raises(RuntimeError, match="foresaw"):
+        await asyncio.wait_for(work(), TIMEOUT_S / 2)
+    assert told
+    assert await Lease(state, "r", "b", clock=time.clock).try_acquire()  # and the block's end released it
+
+
 async def test_acquire_waits_for_its_turn(state: Log) -> None:
     time = Time()
     first, second = Lease(state, "r", "a", ttl_s=9, clock=time.clock), Lease(state, "r", "b", ttl_s=9, clock=time.clock)

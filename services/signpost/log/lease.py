@@ -113,7 +113,8 @@ class Lease:
         """Acquire, keep renewing for the block, release. The block watches `lost` and ends when it is set."""
         token = await self.acquire()
         lost = asyncio.Event()
-        renewing = asyncio.create_task(self._keep(lost))
+        renewing = asyncio.create_task(self._keep())
+        renewing.add_done_callback(lambda _: lost.set())  # however it ended: nobody renews any more
         try:
             yield Held(self.name, token, lost)
         finally:
@@ -126,7 +127,7 @@ class Lease:
                 with contextlib.suppress(SignpostError):
                     await self.release()
 
-    async def _keep(self, lost: asyncio.Event) -> None:
+    async def _keep(self) -> None:
         while self._held:
             # A renewal that hangs must not outlive the lease: others may have it by then.
             left_s = self._valid_until_s - self._clock.now_s()
@@ -147,7 +148,6 @@ class Lease:
                 expiry.cancel()
                 await asyncio.gather(renewal, expiry, return_exceptions=True)
         self._held = 0
-        lost.set()
 
     async def _bury(self, sequence: int) -> bool:
         try:
