@@ -1,8 +1,9 @@
 """Queue groups on an engine that has none of its own: one process deals the records out.
 
 The group's place (a floor, what is done above it, what was tried) is one record in the state log,
-written whenever it has changed and the write before is through. A crash therefore forgets the last
-moment's acknowledgements, never a record.
+written whenever it has changed and the write before is through, less often the larger it is. A crash
+therefore forgets the last moment's acknowledgements (of seconds, where tens of thousands are done above
+one that is not), never a record.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from signpost.log.base import Append, Log, Page, Record
 from signpost.log.group import MAX_FETCH_BYTES, Delivered, Group, GroupSettings
 
 SAVE_INTERVAL_S = 0.1
+SAVE_BYTES_S = 32 * 1024
+"""The state log keeps what is written for its whole history; more here forgets less in a crash."""
 MAX_TIMER_S = 0.5
 MAX_DONE = 100_000
 """Records that may be done above one that is not; then reading waits. Bounds the memory and the kept place."""
@@ -251,10 +254,11 @@ class LocalGroup(Group):
     async def _save(self) -> None:
         while True:
             await self._changed.wait()
-            await self._save_once()
-            await asyncio.sleep(SAVE_INTERVAL_S)
+            size = await self._save_once()
+            await asyncio.sleep(max(SAVE_INTERVAL_S, size / SAVE_BYTES_S))
 
-    async def _save_once(self) -> None:
+    async def _save_once(self) -> int:
+        """Write the place; answers its size."""
         self._changed.clear()
         done = sorted(self._done)
         place = storage_pb2.GroupState(
@@ -276,3 +280,4 @@ class LocalGroup(Group):
         except asyncio.CancelledError:
             self._changed.set()  # whether it is stored is not known
             raise
+        return len(entry.payload)

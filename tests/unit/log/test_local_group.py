@@ -107,6 +107,27 @@ async def test_the_place_is_kept_over_a_restart(store: Store) -> None:
     await group.close()
 
 
+async def test_a_large_place_is_written_less_often_and_whole_at_the_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many done above one that is held: else each acknowledgement more costs the state log the whole place."""
+    monkeypatch.setattr(local_group, "SAVE_BYTES_S", 50)
+    log, state = store["notifications"], store["state"]
+    group = await LocalGroup(log, state, settings()).open()
+    sequences = await fill(log, 3000)
+    (held,) = await take(group, "stuck", 1)
+    for _ in range(5):
+        group.ack("a", await take(group, "a", 500))
+        await asyncio.sleep(SAVE_INTERVAL_S)
+    group.ack("a", await take(group, "a", 499))
+    writes, size, *_ = await state.statistics()
+    assert writes <= 3, f"{size} bytes in {writes} writes"
+    await group.close()
+    group = await LocalGroup(log, state, settings()).open()
+    assert await take(group, "b", 10) == [held] == sequences[:1]
+    await group.close()
+
+
 async def test_what_retention_takes_is_done() -> None:
     """Held while retention passed: it does not come again, and the group goes on with what is there."""
     logs = [LogSettings("notifications", Retention(max_records=5)), LogSettings("state")]
