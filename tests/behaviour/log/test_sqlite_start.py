@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import sqlite3
 import time
 from contextlib import aclosing
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from signpost.errors import Internal, LogUnavailable
-from signpost.log import Append, LogSettings, Retention, open_store
-from signpost.log.sqlite import schema, writer
+from signpost.log import Append, LogSettings, Record, Retention, open_store
+from signpost.log.sqlite import batches, compaction, schema, subjects, writer
 from signpost.log.sqlite.batches import decoded, records_of, rows_after
 from signpost.log.sqlite.compaction import Compaction
 from signpost.log.sqlite.journal import Journal
@@ -156,6 +157,105 @@ def test_what_retention_could_not_remove_goes_later(tmp_path: Path) -> None:
         connection.execute("PRAGMA query_only=OFF")
         compaction.step(15 * 10**9)
         assert journal.counters.records == 1
+
+
+class Steps:
+    """Counts the steps of retention; too many are a spin."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        step = Compaction.step
+
+        def counting(compaction: Compaction, now_ns: int) -> bool:
+            self.left -= 1
+            assert self.left > 0, "retention does not come to rest"
+            return step(compaction, now_ns)
+
+        monkeypatch.setattr(Compaction, "step", counting)
+
+
+async def test_a_start_at_the_bound_takes_no_step_for_each_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One record too many, after many that stay as the last of their subjects."""
+    steps = Steps(monkeypatch)
+    monkeypatch.setattr(compaction, "SLICE", 100)
+    url, log = f"sqlite:///{tmp_path / 'a.db'}", LogSettings("features", Retention(max_records=2000, keep_last=True))
+    for records in (2000, 1):
+        async with open_store(url, [log]) as store:
+            assert isinstance(store, SQLiteStore)
+            steps.left = 200
+            await store["features"].append_many([Append(f"s.{records}.{i}", b"x") for i in range(records)])
+            await store.maintain()
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_retention_comes_to_rest_and_counts_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever bounds there are, and whatever was appended and deleted before a start and after it."""
+    dice, steps, now_ns = random.Random(seed), Steps(monkeypatch), 10**18
+    for module, name, value in [
+        (batches, "BATCH_RECORDS", dice.choice([3, 250])),
+        (compaction, "SLICE", dice.choice([1, 4, 2000])),
+        (compaction, "SWEEP_BATCHES", dice.choice([1, 50])),
+        (subjects, "SLICE", 2),
+    ]:
+        monkeypatch.setattr(module, name, value)
+    bound = Retention(
+        dice.choice([None, 50.0]), dice.choice([None, 300]), dice.choice([None, 1, 15]), dice.random() < 0.7
+    )
+    path, last = tmp_path / "a.db", dict[str, tuple[int, bool]]()
+
+    def clock() -> int:
+        return now_ns
+
+    for _ in range(6):
+        async with open_store(f"sqlite:///{path}", [LogSettings("notes", bound)], clock=clock) as store:
+            assert isinstance(store, SQLiteStore)
+            for _ in range(dice.randrange(5)):
+                entries = [
+                    Append(f"s.{dice.randrange(20)}", b"x" * dice.randrange(40), tombstone=dice.random() < 0.3)
+                    for _ in range(dice.randrange(1, 12))
+                ]
+                steps.left = 2000
+                for entry, answer in zip(entries, await store["notes"].append_many(entries), strict=True):
+                    assert isinstance(answer, tuple)
+                    last[entry.subject] = answer.sequence, entry.tombstone
+                now_ns += dice.choice([0, 10**9, 30 * 10**9])
+                if dice.random() < 0.7:
+                    await store.maintain()
+            steps.left = 2000
+            await store.maintain()
+            there, oldest_ns = stored(path), now_ns - int((bound.max_age_s or 0) * 1e9)
+            kept = {record.subject: record.sequence for record in there}
+            assert await store["notes"].statistics() == (
+                len(there),
+                sum(len(record.payload) for record in there),
+                len(kept),
+                there[0].sequence if there else store["notes"].head + 1,
+                store["notes"].head,
+            )
+            over = len(there) > (bound.max_records or 10**9)
+            over |= sum(len(record.payload) for record in there) > (bound.max_bytes or 10**9)
+            beyond = [r for r in there if over or (bound.max_age_s is not None and r.time_ns <= oldest_ns)]
+            if bound.keep_last:
+                assert [r for r in beyond if r.tombstone or last[r.subject][0] != r.sequence] == []
+                live = {subject: sequence for subject, (sequence, is_gone) in last.items() if not is_gone}
+                assert live.items() <= kept.items()
+            else:
+                assert beyond == []
+            infos = await store["notes"].subjects()
+            assert [info.subject for info in infos] == sorted(kept)
+            for info in infos:
+                standing = [record.sequence for record in there if record.subject == info.subject]
+                assert info[1:] == (standing[0], standing[-1], len(standing))
+
+
+def stored(path: Path) -> list[Record]:
+    """What is in the file, whatever its counters say."""
+    with contextlib.closing(schema.connect(path, read_only=True)) as connection:
+        return [record for _, _, encoded in rows_after(connection, 1, 0) for record in records_of(decoded(encoded))]
 
 
 async def test_message_ids_leave_the_file_as_fast_as_they_come(tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ class Compaction:
                     break
                 seen += 1
                 examined = row.sequence
-                state = journal.subjects.known.get(row.subject)
-                if not bound.keep_last or state is None or state.last != row.sequence or row.tombstone:
+                if not bound.keep_last or self._goes(row):
                     found[key] = batch
                     going.append(row)
                     over_records -= 1
@@ -119,6 +118,11 @@ class Compaction:
         self._wanted = sorted(superseded)
         superseded.clear()
 
+    def _goes(self, row: _Row) -> bool:
+        """Whether it goes though the last of each subject is kept."""
+        state = self._journal.subjects.known.get(row.subject)
+        return state is None or state.last != row.sequence or row.tombstone
+
     def _is_unnoted(self, sequence: int) -> bool:
         return self._noted < sequence <= self._loaded
 
@@ -137,8 +141,9 @@ class Compaction:
                 if seen == SLICE or stays or row.sequence > self._loaded:
                     break
                 seen += 1
-                over_records -= 1
-                over_bytes -= row.size
+                if self._goes(row):  # as the pass counts, which would end here else, for each record anew
+                    over_records -= 1
+                    over_bytes -= row.size
                 self._noted = row.sequence
                 if 0 < row.previous <= journal.counters.examined:
                     journal.superseded.add(row.previous)
