@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from signpost.errors import EpochChanged, LogRefused, PositionError, StaleSequence
+from signpost.errors import EpochChanged, LogRefused, LogUnavailable, PositionError, StaleSequence
 from signpost.log import Append, Log, LogSettings, Record, Retention, Store, open_store
 from signpost.log.backup import backup, restore
+from signpost.log.jetstream.connection import Link
 
 from tests.contract.engines import Engine, JetStream, Memory, SQLite, eventually
 
@@ -127,6 +130,39 @@ async def test_what_is_no_backup_is_refused(store: Store, url: str, tmp_path: Pa
     with pytest.raises(LogRefused, match=r"a\.backup"):
         await restore(url, path)
     assert (await store["notes"].append(Append("a", b"2"))).sequence == 2
+
+
+async def test_a_damaged_backup_deletes_nothing(store: Store, url: str, tmp_path: Path) -> None:
+    if url.startswith("sqlite:"):
+        pytest.skip("what is damaged there comes back as it is, and readers are told: test_sqlite_formats.py")
+    await fill(store)
+    await backup(url, tmp_path / "a.backup")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.backup", isolation_level=None)) as damaging:
+        damaging.execute("UPDATE batches_1 SET batch = x'ff00ff' WHERE last = 3000")
+    with pytest.raises(LogRefused, match=r"a\.backup.*damaged"):
+        await restore(url, tmp_path / "a.backup")
+    assert len(await everything(store["notes"])) == 3000
+    assert (await store["state"].statistics()).last == 3
+
+
+async def test_a_stream_that_cannot_be_deleted_is_not_restored_into(
+    store: Store, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url.startswith("sqlite:"):
+        pytest.skip("there are no streams")
+    await fill(store)
+    await backup(url, tmp_path / "a.backup")
+    api = Link.api
+
+    async def without_leader(link: Link, request: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        if request.startswith("STREAM.DELETE."):
+            return {"error": {"code": 503, "err_code": 10008, "description": "JetStream is temporarily unavailable"}}
+        return await api(link, request, body)
+
+    monkeypatch.setattr(Link, "api", without_leader)
+    with pytest.raises(LogUnavailable, match="temporarily"):
+        await restore(url, tmp_path / "a.backup")
+    assert len(await everything(store["notes"])) == 3000
 
 
 async def test_a_backup_that_cannot_be_written_is_refused(store: Store, url: str, tmp_path: Path) -> None:

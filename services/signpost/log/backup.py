@@ -11,7 +11,8 @@ sequence. Guarantees:
   restore changes nothing. The records keep sequences and times. A running service waits with its appends
   for its length and then goes on in what was restored.
 - On JetStream the streams are made anew and the records published again, in order: sequences are without
-  holes and times are those of the restore, by which retention counts. Stop the writers first: what is
+  holes and times are those of the restore, by which retention counts. Nothing is deleted before the whole
+  backup was readable; a restore that fails later is to be repeated. Stop the writers first: what is
   appended meanwhile stands among them.
 """
 
@@ -63,6 +64,8 @@ async def restore(url: str, path: str | Path, *, settings: Any = None) -> int:
         with contextlib.ExitStack() as stack:
             file = await asyncio.to_thread(stack.enter_context, schema.readable(path))
             source = stack.enter_context(contextlib.closing(schema.connect(file, read_only=True)))
+            with schema.refusing(path):
+                await asyncio.to_thread(_read_through, source)  # before anything is deleted
             return await backup_jetstream.restore(url, source, settings)
     return await asyncio.to_thread(_restore_sqlite, Path(sqlite_path(url)), path)
 
@@ -70,6 +73,13 @@ async def restore(url: str, path: str | Path, *, settings: Any = None) -> int:
 def records_of(source: sqlite3.Connection, log_id: int, after: int) -> list[Record]:
     """The next records of a backup after a sequence, for engines that publish them again."""
     return take(batches.rows_after(source, log_id, after), after, None, _PAGE, _PAGE_BYTES)[0]
+
+
+def _read_through(source: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where a record cannot be read."""
+    for (log_id,) in source.execute("SELECT id FROM logs").fetchall():
+        for _, _, encoded in batches.rows_after(source, log_id, 0):
+            batches.decoded(encoded)
 
 
 def _backup_sqlite(live: Path, path: Path) -> int:

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
-from signpost.errors import LogRefused, SignpostError
+from signpost.errors import LogRefused, LogUnavailable, SignpostError
 from signpost.log import backup
 from signpost.log.base import Append, Log, LogSettings, Retention, Store
 from signpost.log.jetstream import JetStreamSettings, JetStreamStore
 from signpost.log.jetstream.connection import Connection, Link
+from signpost.log.jetstream.wire import STREAM_NOT_FOUND
 
 _NS = 1e9
 
@@ -37,10 +38,17 @@ async def restore(url: str, source: sqlite3.Connection, settings: JetStreamSetti
             )
         for name in ids:
             for stream in (f"{found.prefix}-{name}-last", f"{found.prefix}-{name}"):
-                await link.api(f"STREAM.DELETE.{stream}")
+                await _delete(link, stream)
     logs = [by_name[name] for name in ids]
     async with await JetStreamStore.open(url, logs, found) as store:
         return sum([await _publish(store[name], source, log_id) for name, log_id in ids.items()])
+
+
+async def _delete(link: Link, stream: str) -> None:
+    error = (await link.api(f"STREAM.DELETE.{stream}")).get("error")
+    if error is not None and error.get("err_code") != STREAM_NOT_FOUND:
+        # What is restored would stand after what is there.
+        raise LogUnavailable(f"stream {stream}: {error.get('description', '')}", retry_after_s=1.0)
 
 
 async def _publish(log: Log, source: sqlite3.Connection, log_id: int) -> int:
