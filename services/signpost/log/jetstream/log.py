@@ -65,7 +65,9 @@ class JetStreamLog(Log):
         )
         self._follower = Follower(connection, settings, self._names, self._tail, self._verify)
         self._sweeper = (
-            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s) if self._names.mirror else None
+            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s, self._follower.doubt)
+            if self._names.mirror
+            else None
         )
 
     @property
@@ -157,11 +159,17 @@ class JetStreamLog(Log):
         if not self._names.mirror:
             return [], horizon
         if self._mirrored < horizon:
-            mirror = await streams.state(link, self._names.mirror)
+            mirror = await self._mirror_state(link)
             self._mirrored = mirror.last if mirror is not None else 0
             if self._mirrored < horizon:
                 return None
-        chunk = await self._cursors.fetch(link, self._names.mirror, subjects, after, limit=limit, max_bytes=max_bytes)
+        try:
+            chunk = await self._cursors.fetch(
+                link, self._names.mirror, subjects, after, limit=limit, max_bytes=max_bytes
+            )
+        except LogUnavailable:
+            self._mirrored = 0  # it may be gone: the next attempt looks
+            raise
         records = [record for record in chunk.records if record.sequence <= horizon]
         if chunk.at_end or len(records) < len(chunk.records):
             return records, horizon
@@ -223,7 +231,7 @@ class JetStreamLog(Log):
         state = await self._state(link)
         first = state.first
         if self._names.mirror:
-            mirror = await streams.state(link, self._names.mirror)
+            mirror = await self._mirror_state(link)
             if mirror is not None and mirror.messages:
                 first = min(first, mirror.first)
         return Bounds(first, state.last, state.first - 1)
@@ -250,7 +258,7 @@ class JetStreamLog(Log):
     async def statistics(self) -> Statistics:
         link = self._link()
         state = await self._state(link)
-        mirror = await streams.state(link, self._names.mirror) if self._names.mirror else None
+        mirror = await self._mirror_state(link) if self._names.mirror else None
         if mirror is None:
             return Statistics(state.messages, state.bytes, state.subjects, state.first, state.last)
         # Every subject of the stream is in the mirror too: the rest of the mirror is what has aged out.
@@ -309,6 +317,13 @@ class JetStreamLog(Log):
             raise LogUnavailable(f"stream {self._names.stream} ends before what was read", retry_after_s=1.0)
         return state
 
+    async def _mirror_state(self, link: Link) -> StreamState | None:
+        """The mirror's state; where there is none, it is made anew soon."""
+        mirror = await streams.state(link, self._names.mirror)
+        if mirror is None:
+            self._follower.doubt()
+        return mirror
+
     async def _record_at(self, sequence: int) -> Record | None:
         if sequence == 0:
             return None
@@ -321,6 +336,8 @@ class JetStreamLog(Log):
         """Before following begins: is it the stream that the tail is of, and where the tail ends in it?"""
         state = await self._settled_state(link)
         if self._names.mirror and await streams.state(link, self._names.mirror) is None:
+            _log.warning("stream %s is gone: making it anew", self._names.mirror)
+            self._mirrored = 0
             await streams.ensure(link, streams.mirror_config(self.settings, self._js))
         if state.created != self._created:
             self._renew(state)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from signpost.errors import LogUnavailable
 from signpost.log.jetstream import streams
@@ -24,10 +25,19 @@ def interval_s(max_age_s: float | None) -> float:
 
 class Sweeper:
     """Deletes from the mirror each tombstone that the stream has aged out. Every replica sweeps: what
-    another has deleted, or a later record replaced, is not there any more."""
+    another has deleted, or a later record replaced, is not there any more. `missing` is told where there
+    is no mirror."""
 
-    def __init__(self, connection: Connection, names: Names, cursors: Cursors, max_age_s: float | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        cursors: Cursors,
+        max_age_s: float | None,
+        missing: Callable[[], None],
+    ) -> None:
         self._connection, self._names, self._cursors = connection, names, cursors
+        self._missing = missing
         self._interval_s = interval_s(max_age_s)
         self._through = 0
         self._task = keep_running(self._run, f"sweep {names.mirror}")
@@ -51,6 +61,8 @@ class Sweeper:
     async def _sweep(self, link: Link) -> None:
         state = await streams.state(link, self._names.stream)
         mirror = await streams.state(link, self._names.mirror)
+        if mirror is None:
+            self._missing()
         if state is None or mirror is None:
             return
         through = min(state.first - 1, mirror.last)
