@@ -112,8 +112,8 @@ def parse_start(text: str) -> Start:
 
 def area_of(near: LatLon | None, radius_m: float | None, box: Box | None) -> Area | None:
     """The area that the options describe; None: everywhere."""
-    if box is not None and near is not None and radius_m is not None:
-        raise typer.BadParameter("give --radius or --box, not both")
+    if box is not None and (near is not None or radius_m is not None):
+        raise typer.BadParameter("give --near and --radius or --box, not both")
     if box is not None:
         return box
     if radius_m is not None:

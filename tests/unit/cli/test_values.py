@@ -109,8 +109,9 @@ def test_areas() -> None:
     assert area_of((1.0, 2.0), None, None) is None
     with pytest.raises(typer.BadParameter, match="--near"):
         area_of(None, 5.0, None)
-    with pytest.raises(typer.BadParameter, match="not both"):
-        area_of((1.0, 2.0), 5.0, box)
+    for near, radius_m in (((1.0, 2.0), 5.0), ((1.0, 2.0), None), (None, 5.0)):
+        with pytest.raises(typer.BadParameter, match="not both"):
+            area_of(near, radius_m, box)
 
 
 @pytest.mark.parametrize("text", ["99999999999d", "9" * 100])
