@@ -5,10 +5,11 @@ all of them. What passes is in range, finite, and of the domain's own types.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from google.protobuf.struct_pb2 import Value
+from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from signpost.errors import InvalidArgument, Violation
 
@@ -29,6 +30,8 @@ MAX_RING_POINTS = 10_000
 MAX_MASK_PATHS = 64
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _LAST_NS_SECOND = 9_223_372_036
+_MAY_BE_INFINITE = re.compile(rb"\x11.{6}[\xf0-\xff][\x7f\xff]", re.DOTALL).search
+"""What the encoding of a number_value that is not finite has: looking at every value of a feature takes far longer."""
 
 
 class Problems:
@@ -99,7 +102,26 @@ def encoded_feature(problems: Problems, field: str, feature: pb.Feature) -> byte
         if size > MAX_PROPERTIES_BYTES:
             description = f"has {size} bytes; the limit is {MAX_PROPERTIES_BYTES}"
             problems.add(f"{field}properties", description, "INVALID_PROPERTIES")
+    if _MAY_BE_INFINITE(encoded):
+        for path in _infinite(f"{field}properties", feature.properties):
+            problems.add(path, "must be finite: JSON has no other numbers", "INVALID_PROPERTIES")
     return encoded
+
+
+def _infinite(path: str, properties: Struct) -> Iterator[str]:
+    for key, value in properties.fields.items():
+        yield from _infinite_in(f"{path}.{key}", value)
+
+
+def _infinite_in(path: str, value: Value) -> Iterator[str]:
+    match value.WhichOneof("kind"):
+        case "number_value" if not math.isfinite(value.number_value):
+            yield path
+        case "struct_value":
+            yield from _infinite(path, value.struct_value)
+        case "list_value":
+            for n, each in enumerate(value.list_value.values):
+                yield from _infinite_in(f"{path}[{n}]", each)
 
 
 def check_time(problems: Problems, field: str, time: Timestamp) -> None:

@@ -1,6 +1,7 @@
 """What each method of feature.v1.FeatureService does, against the real process, on both engines."""
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -213,10 +214,12 @@ async def test_fault_29_every_bad_field_is_named(stub: "Stub") -> None:
 async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stub", collection: str) -> None:
     wrong = feature("wrong", 0, 1_800_000_001)
     large = feature("large", 0, 0, text="x" * 70_000)
+    endless = feature("endless", 0, 0)
+    endless.properties.update({"speed": math.inf, "trip": {"stops": [1.0, math.nan], "price": 1e308}})
     requests = [
         pb.ImportFeaturesRequest(id=5, collection=collection, features=[feature("a", 0, 0), wrong, pb.Feature(id="b")]),
         pb.ImportFeaturesRequest(id=3, collection=collection, features=[feature("a", 1, 1), large, feature("a", 2, 2)]),
-        pb.ImportFeaturesRequest(id=9, collection=collection, features=[feature("a", 1, 1)]),
+        pb.ImportFeaturesRequest(id=9, collection=collection, features=[feature("a", 1, 1), endless]),
     ]
     answers = [answer async for answer in stub.ImportFeatures(iter(requests))]
     assert [answer.id for answer in answers] == [5, 3, 9]
@@ -226,6 +229,10 @@ async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stu
         (2, "INVALID_LOCATION", "location"),
     ]
     assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES")]
+    assert [(e.index, e.reason, e.field) for e in answers[2].errors] == [
+        (1, "INVALID_PROPERTIES", "properties.speed"),
+        (1, "INVALID_PROPERTIES", "properties.trip.stops[1]"),
+    ]
     got = await stub.GetFeature(pb.GetFeatureRequest(collection=collection, id="a", min_position=answers[2].position))
     assert (got.feature, got.sequence) == (feature("a", 1, 1), answers[2].sequence)
     with pytest.raises(grpc.aio.AioRpcError) as bad:
