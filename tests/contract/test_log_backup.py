@@ -173,7 +173,7 @@ async def test_a_backup_that_cannot_be_written_is_refused(store: Store, url: str
         assert not list((tmp_path / "file").glob("*"))
 
 
-async def test_a_backup_in_place_of_the_log_is_refused(store: Store, url: str, tmp_path: Path) -> None:
+async def test_a_log_is_no_backup_of_itself(store: Store, url: str, tmp_path: Path) -> None:
     if not url.startswith("sqlite:"):
         pytest.skip("only this engine's log is a file")
     live = Path(url.removeprefix("sqlite:///"))
@@ -181,4 +181,6 @@ async def test_a_backup_in_place_of_the_log_is_refused(store: Store, url: str, t
     for path in (live, tmp_path / "link"):
         with pytest.raises(LogRefused, match="the log itself"):
             await backup(url, path)
+        with pytest.raises(LogRefused, match="the log itself"):
+            await restore(url, path)
     assert (await store["notes"].append(Append("a", b"1"))).sequence == 1

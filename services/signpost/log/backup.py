@@ -83,10 +83,7 @@ def _read_through(source: sqlite3.Connection) -> None:
 
 
 def _backup_sqlite(live: Path, path: Path) -> int:
-    with schema.refusing(path):
-        itself = path.exists() and live.exists() and path.samefile(live)
-    if itself:
-        raise LogRefused(f"{path} is the log itself: a backup in its place would end its service's; name another file")
+    _refuse_itself(live, path)
     with schema.readable(live) as file, _whole(path) as aside:
         with (
             schema.refusing(live),
@@ -100,6 +97,7 @@ def _backup_sqlite(live: Path, path: Path) -> int:
 
 
 def _restore_sqlite(live: Path, path: Path) -> int:
+    _refuse_itself(live, path)
     with schema.readable(path) as file:
         schema.prepare(live)
         with schema.refusing(live), contextlib.closing(schema.connect(live)) as connection:
@@ -107,6 +105,13 @@ def _restore_sqlite(live: Path, path: Path) -> int:
             with schema.transaction(connection):
                 _take_over(connection)
         return _count(file)
+
+
+def _refuse_itself(live: Path, path: Path) -> None:
+    with schema.refusing(path):
+        itself = path.exists() and live.exists() and path.samefile(live)
+    if itself:
+        raise LogRefused(f"{path} is the log itself, not a backup of it: name another file")
 
 
 def _take_over(connection: sqlite3.Connection) -> None:

@@ -104,7 +104,15 @@ def test_servers_of_a_url() -> None:
     assert servers_of("nats://a:4222") == ["nats://a:4222"]
     assert servers_of("tls://u:p@a:1,b:2") == ["tls://u:p@a:1", "tls://b:2"]
     assert servers_of("nats://a:1,nats://b:2") == ["nats://a:1", "nats://b:2"]
+    assert servers_of("nats://[::1]:4222,b") == ["nats://[::1]:4222", "nats://b"]
     assert "p" not in without_password("nats://u:p@a:1,b:2")
+
+
+@pytest.mark.parametrize("url", ["nats://", "nats://:4222", "nats://a:70000", "nats://a:b", "nats://u:secret@,b:1"])
+def test_what_names_no_server_is_refused(url: str) -> None:
+    with pytest.raises(LogRefused, match="names no server") as raised:
+        servers_of(url)
+    assert "secret" not in str(raised.value)
 
 
 def test_every_difference_of_a_stream_is_named() -> None:

@@ -68,10 +68,24 @@ class JetStreamSettings:
 
 
 def servers_of(url: str) -> list[str]:
-    """The servers of `nats://a:4222,b:4222` (or several full URLs, joined by commas), one URL each."""
+    """The servers of `nats://a:4222,b:4222` (or several full URLs, joined by commas), one URL each.
+
+    Raises LogRefused where one has no host, or a port that is none.
+    """
     scheme = urlsplit(url).scheme
     each = [part.strip() for part in url.split(",") if part.strip()]
-    return [part if "://" in part else f"{scheme}://{part}" for part in each]
+    servers = [part if "://" in part else f"{scheme}://{part}" for part in each]
+    if not all(map(_is_server, servers)):
+        raise LogRefused(f"{without_password(url)!r} names no server: write nats://HOST:PORT")
+    return servers
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def without_password(url: str) -> str:
