@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import nats
 import pytest
 from signpost.log import Append, Log, LogSettings, Store
 from signpost.log.group import Delivered, Group, GroupSettings
@@ -151,6 +152,31 @@ async def test_a_group_starts_where_it_is_told_and_goes_on_where_it_was(stores: 
     again = await opened(stores[1], settings(start_after=9, ack_wait_s=5.0))
     assert sorted(await take(again, "b", 3)) == held[3:]
     await again.close()
+
+
+async def test_acknowledgements_of_a_deleted_stream_settle_nothing_in_the_next(
+    server: NatsServer, stores: list[Store]
+) -> None:
+    log = stores[0]["notifications"]
+    one, other = await opened(stores[0], settings()), await opened(stores[1], settings())
+    sequences = await fill(log, 10)
+    assert await take(one, "a", 10) == sequences
+    client = await nats.connect(server.url)
+    try:
+        await client.jetstream().delete_stream("signpost-notifications")
+    finally:
+        await client.close()
+    one.ack("a", sequences)  # nobody confirms it
+    async with asyncio.timeout(10):
+        while log.head:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.05)
+    assert await fill(log, 10) == sequences
+    assert sorted(await take(other, "b", 10)) == sequences
+    await asyncio.sleep(0.5)
+    other.release("b")
+    assert sorted(await take(other, "c", 10)) == sequences
+    for group in (one, other):
+        await group.close()
 
 
 async def test_fault_26_a_group_over_a_killed_server(server: NatsServer, stores: list[Store]) -> None:

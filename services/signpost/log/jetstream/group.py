@@ -17,6 +17,7 @@ from nats.aio.subscription import Subscription
 from signpost.errors import LogUnavailable
 from signpost.log.base import Record
 from signpost.log.group import MAX_FETCH_BYTES, Delivered, Group, GroupSettings
+from signpost.log.jetstream import streams
 from signpost.log.jetstream.connection import FAILURES, Connection, Link
 from signpost.log.jetstream.streams import MAX_MESSAGE_BYTES, Names
 from signpost.log.jetstream.tasks import keep_running, stop
@@ -67,6 +68,7 @@ class JetStreamGroup(Group):
         self._all_sent = asyncio.Event()
         self._all_sent.set()
         self._made_before = False
+        self._created = ""  # when the stream was made: its identity
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -153,6 +155,10 @@ class JetStreamGroup(Group):
     async def _join(self, link: Link) -> None:
         """The consumer as set: made, or with its waiting time brought up to date."""
         stream, settings = self._names.stream, self._settings
+        state = await streams.state(link, stream)
+        if state is None:
+            raise LogUnavailable(f"stream {stream} is not there", retry_after_s=1.0)
+        self._meet(state.created)
         found = await link.api(f"CONSUMER.INFO.{stream}.{self._consumer}")
         ack_wait = int(settings.ack_wait_s * 1e9)
         if "error" not in found:
@@ -181,6 +187,14 @@ class JetStreamGroup(Group):
         if "error" in answer:
             raise LogUnavailable(f"stream {stream}: {answer['error'].get('description', '')}", retry_after_s=1.0)
         self._made_before = True
+
+    def _meet(self, created: str) -> None:
+        """Forget what was dealt of another stream: under its sequences stand other records now."""
+        if self._created not in {"", created}:
+            self._held.clear()
+            self._ready.clear()
+            self._unsent.clear()
+        self._created = created
 
     async def _pull(self) -> None:
         """Have a request open for as long as members wait."""
@@ -272,26 +286,34 @@ class JetStreamGroup(Group):
         self._news.set()
 
     async def _send(self) -> None:
-        """Tell the server what was acknowledged and given back, until it confirms."""
+        """Tell the server what was acknowledged and given back, until it confirms or the stream is another."""
+        failed = False
         while True:
             await self._to_send.wait()
             self._to_send.clear()
             link = await self._connection.wait_link()
-            told = dict(self._unsent)
-            if not told:
-                continue
-            *first, last = told
+            told: dict[str, tuple[bytes, float]] = {}
             try:
+                if failed:
+                    await self._join(link)
+                told = dict(self._unsent)
+                if not told:
+                    failed = False
+                    self._all_sent.set()
+                    continue
+                *first, last = told
                 for reply in first:
                     await link.publish(reply, told[reply][0])
                 # One consumer's acknowledgements are taken in order: the answer to the last is for all.
                 await link.request(last, told[last][0])
+                failed = False
             except LogUnavailable:
+                failed = True
                 now = self._loop.time()
-                told = {reply: what for reply, what in told.items() if what[1] < now}
+                told = {reply: what for reply, what in self._unsent.items() if what[1] < now}
                 await asyncio.sleep(_RETRY_S)
             for reply in told:
-                del self._unsent[reply]
+                self._unsent.pop(reply, None)
             if self._unsent:
                 self._to_send.set()
             else:
