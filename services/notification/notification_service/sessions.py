@@ -91,9 +91,7 @@ class Sessions:
                 break
             fenced = () if known is None else (known.session_id, *known.fenced)[:MAX_FENCED]
             now = self._clock()
-            record = SessionRecord(
-                format=FORMAT, session_id=session_id, since_time_ns=now, fenced_session_ids=fenced
-            ).SerializeToString()
+            record = _record(session_id, fenced, now)
             try:
                 expected = 0 if known is None else known.sequence
                 appended = await self._state.append(Append(key, record, expected_sequence=expected))
@@ -119,10 +117,23 @@ class Sessions:
         return True
 
     async def sweep(self) -> None:
-        """Forget, for ever, sessions older than a day that have no stream here; run it hourly."""
-        oldest = self._clock() - KEEP_NS
+        """Forget, for ever, sessions older than a day that have no stream here; run it hourly.
+
+        Those that have one are kept young, or other replicas would forget whom a newer session takes over from.
+        """
+        now = self._clock()
         for client_id, known in list(self._known.items()):
-            if known.since_ns < oldest and client_id not in self._streams:
+            if client_id in self._streams:
+                if known.since_ns < now - KEEP_NS // 2:
+                    again = Append(
+                        session_key(client_id),
+                        _record(known.session_id, known.fenced, now),
+                        expected_sequence=known.sequence,
+                    )
+                    (answer,) = await self._state.append_many([again])
+                    if not isinstance(answer, SignpostError):
+                        self._learn(client_id, known._replace(since_ns=now, sequence=answer.sequence))
+            elif known.since_ns < now - KEEP_NS:
                 gone = Append(session_key(client_id), b"", expected_sequence=known.sequence, tombstone=True)
                 (answer,) = await self._state.append_many([gone])
                 if not isinstance(answer, SignpostError):
@@ -154,6 +165,11 @@ class Sessions:
         if stream is not None and stream.session_id != session.session_id:
             del self._streams[client_id]
             stream.end(_fenced(client_id))
+
+
+def _record(session_id: str, fenced: tuple[str, ...], since_ns: int) -> bytes:
+    record = SessionRecord(format=FORMAT, session_id=session_id, since_time_ns=since_ns, fenced_session_ids=fenced)
+    return record.SerializeToString()
 
 
 def _fenced(client_id: str) -> SessionFenced:

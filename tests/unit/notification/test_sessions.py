@@ -112,3 +112,20 @@ async def test_sessions_of_long_ago_are_forgotten(state: Log) -> None:
         assert last.tombstone
         await sessions.claim("left", "s3", Stream("s3"))
         assert not stays.ended
+
+
+async def test_fault_21_whoever_is_connected_for_long_is_not_forgotten_by_other_replicas(state: Log) -> None:
+    async with replica(state) as here, replica(state) as there:
+        first, second = Stream("s1"), Stream("s2")
+        await here.claim("c", "s1", first)
+        await eventually(lambda: "c" in there._known)
+        for part in (0.6, 1.2):
+            here._clock = there._clock = lambda part=part: int(part * KEEP_NS)  # type: ignore[misc]
+            await here.sweep()
+            await eventually(lambda: there._known == here._known)
+            await there.sweep()
+        await there.claim("c", "s2", second)
+        await eventually(lambda: bool(first.ended))
+        with pytest.raises(SessionFenced):
+            await here.claim("c", "s1", Stream("s1"))
+        assert not second.ended
