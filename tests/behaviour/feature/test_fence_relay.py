@@ -66,6 +66,13 @@ class World:
             while len(await self._members(uid)) != count:  # noqa: ASYNC110 - another task keeps them
                 await asyncio.sleep(0.01)
 
+    async def rebuilt(self, *, everything: bool) -> None:
+        """The index as it is once everything put has been seen, and rebuilt."""
+        await self.projection.wait_for(self.store["features"].head)
+        index = self.projection.index("places")
+        assert index is not None
+        await self.projection._run_rebuild(index, everything=everything)
+
     async def _members(self, uid: str) -> list[Record]:
         return [r for r in await self.store["state"].last_of_each(f"inside.{uid}.>") if not r.tombstone]
 
@@ -246,10 +253,7 @@ async def test_a_revision_that_is_taken_up_late_tells_no_one_out_who_stayed(worl
     await world.book.put(fence(notify_present=True))
     await world.put("goes", 9, 9)
     await world.put("moves inside", 0, 0.001)
-    await world.projection.wait_for(world.store["features"].head)
-    index = world.projection.index("places")
-    assert index is not None
-    await world.projection._run_rebuild(index, everything=True)
+    await world.rebuilt(everything=True)
     async with world.relay():
         await world.put("comes", 0, 0)
         await world.topic.has(4)
@@ -262,10 +266,7 @@ async def test_a_fence_that_is_taken_up_late_knows_who_has_left_since(world: Wor
     await world.book.put(fence())
     await world.put("goes", 9, 9)
     await world.put("moves inside", 0, 0.001)
-    await world.projection.wait_for(world.store["features"].head)
-    index = world.projection.index("places")
-    assert index is not None
-    await world.projection._run_rebuild(index, everything=False)
+    await world.rebuilt(everything=False)
     async with world.relay():
         await world.put("comes", 0, 0)
         await world.topic.has(2)

@@ -15,7 +15,7 @@ import numpy as np
 from feature_service.fences.index import FenceIndex
 from feature_service.fences.model import Change, Dwell, Event, Fence, Gone, Key, Member
 from feature_service.filters import property_of
-from feature_service.geometry import Vector, unit_vectors
+from feature_service.geometry import Int32s, Vector, unit_vectors
 from protos.feature.v1.feature_pb2 import Feature, FenceEvent, LeftReason
 
 
@@ -91,12 +91,12 @@ class FenceEngine:
     def held_by(self, fence: Fence) -> list[Change]:
         """Of what is inside a fence, as it last was, what a new revision of it holds too."""
         members = [m for m in self._members[fence.uid].values() if m.key.collection == fence.collection]
-        changes = [Change(m.key, m.sequence, m.entered_time_ns, m.feature) for m in members]
-        at = [Feature.FromString(m.feature) for m in members]
-        latitudes = np.array([feature.location.latitude for feature in at], np.int32)
-        longitudes = np.array([feature.location.longitude for feature in at], np.int32)
-        places = zip(at, map(tuple, unit_vectors(latitudes, longitudes).tolist()), strict=True)
-        return [c for c, (f, vector) in zip(changes, places, strict=True) if _holds(fence, _Place(f, vector, ()))]
+        features, _, _, vectors = _located([m.feature for m in members])
+        return [
+            Change(m.key, m.sequence, m.entered_time_ns, m.feature)
+            for m, feature, vector in zip(members, features, vectors, strict=True)
+            if _holds(fence, _Place(feature, vector, ()))
+        ]
 
     def begin(self, fence: Fence, inside: Iterable[Change], *, notify: bool) -> Outcome:
         """Start a fence, or a new revision of one, with what is inside at its start.
@@ -165,22 +165,19 @@ class FenceEngine:
     def _places(self, changes: Sequence[Change | Dwell]) -> list[_Place]:
         """Where each change puts its feature, and the fences that may hold it; one query for each collection."""
         places = [_Place(_NOWHERE, _ORIGIN, ()) for _ in changes]
-        by_collection: dict[str, list[int]] = {}
+        by_collection: dict[str, list[tuple[int, bytes]]] = {}
         for at, change in enumerate(changes):
             if (
                 isinstance(change, Change)
                 and change.feature is not None
                 and change.key.collection in self._by_collection
             ):
-                by_collection.setdefault(change.key.collection, []).append(at)
-                places[at] = _Place(Feature.FromString(change.feature), _ORIGIN, ())
-        for collection, ats in by_collection.items():
-            latitudes = np.array([places[at].feature.location.latitude for at in ats], np.int32)
-            longitudes = np.array([places[at].feature.location.longitude for at in ats], np.int32)
-            vectors = unit_vectors(latitudes, longitudes).tolist()
+                by_collection.setdefault(change.key.collection, []).append((at, change.feature))
+        for collection, put in by_collection.items():
+            features, latitudes, longitudes, vectors = _located([encoded for _, encoded in put])
             fences = self._by_collection[collection].candidates(latitudes, longitudes)
-            for at, vector, candidates in zip(ats, vectors, fences, strict=True):
-                places[at] = _Place(places[at].feature, tuple(vector), candidates)
+            for (at, _), feature, vector, candidates in zip(put, features, vectors, fences, strict=True):
+                places[at] = _Place(feature, vector, candidates)
         return places
 
     def _apply_dwell(self, dwell: Dwell, outcome: Outcome) -> None:
@@ -263,6 +260,14 @@ def _tell(outcome: Outcome, event: Event) -> None:
 def _in_area(fence: Fence, place: _Place) -> bool:
     at = place.feature.location
     return fence.area.contains_point(at.latitude, at.longitude, place.vector)
+
+
+def _located(encoded: Sequence[bytes]) -> tuple[list[Feature], Int32s, Int32s, list[Vector]]:
+    """Encoded features decoded, with their coordinates and unit vectors."""
+    features = [Feature.FromString(each) for each in encoded]
+    latitudes = np.array([feature.location.latitude for feature in features], np.int32)
+    longitudes = np.array([feature.location.longitude for feature in features], np.int32)
+    return features, latitudes, longitudes, [(x, y, z) for x, y, z in unit_vectors(latitudes, longitudes).tolist()]
 
 
 def _holds(fence: Fence, place: _Place) -> bool:
