@@ -10,12 +10,12 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from signpost.errors import PositionError, SignpostError
+from signpost.errors import SignpostError
 
 from feature_service.metrics import EXPIRED
-from feature_service.projection import Applied, Projection
+from feature_service.projection import Projection
 from feature_service.writes import Writer
 
 _LOG = logging.getLogger(__name__)
@@ -39,23 +39,7 @@ class Expiry:
         self._ticks: list[int] = []  # those of `_due`, and some in which nothing stands any more
         self._due: dict[int, dict[Key, int]] = {}
         self._tick_of: dict[Key, int] = {}
-        projection.on_expiry(self._note)
-        projection.listen(self)
-
-    def wants(self, collection: str) -> bool:
-        """Listener: `_note` is told."""
-        return False
-
-    def applied(self, changes: Sequence[Applied], through: int, position: bytes) -> None:
-        """Listener: nothing."""
-
-    def reset(self, error: PositionError) -> None:
-        """Listener: another log's features may have the same ids and sequences."""
-        for due in self._due.values():
-            due.clear()
-        self._due.clear()
-        self._ticks.clear()
-        self._tick_of.clear()
+        projection.on_expiry(self._note, self._forget)
 
     async def run(self) -> None:
         """Expire what is due, until cancelled."""
@@ -96,6 +80,14 @@ class Expiry:
                 self._due[tick] = {}
                 self._push(tick)
         self._due[tick][key] = sequence
+
+    def _forget(self) -> None:
+        # Another log's features may have the same ids and sequences. `expire_due` may hold one tick's.
+        for due in self._due.values():
+            due.clear()
+        self._due.clear()
+        self._ticks.clear()
+        self._tick_of.clear()
 
     def _drop(self, key: Key) -> None:
         tick = self._tick_of.pop(key, None)

@@ -94,6 +94,7 @@ class Projection:
         self._indexes: dict[str, Index] = {}
         self._listeners: list[Listener] = []
         self._expiries: Callable[[str, str, int, int], None] | None = None
+        self._forget_expiries: Callable[[], None] = lambda: None
         self._collection_of = collections()
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._given_up = 0  # of those that wait, about
@@ -115,12 +116,12 @@ class Projection:
         """Tell a listener of every change from now on."""
         self._listeners.append(listener)
 
-    def on_expiry(self, note: Callable[[str, str, int, int], None]) -> None:
+    def on_expiry(self, note: Callable[[str, str, int, int], None], forget: Callable[[], None]) -> None:
         """Call `note(collection, id, sequence, expires_ns)` for every feature that will expire, replay included.
 
-        And for every one that is gone, with 0.
+        And for every one that is gone, with 0; `forget` where the log is another one: a replay follows.
         """
-        self._expiries = note
+        self._expiries, self._forget_expiries = note, forget
 
     def index(self, collection: str) -> Index | None:
         """A collection's index; None where nothing was ever put."""
@@ -340,6 +341,7 @@ class Projection:
         self._indexes = {}
         self.applied, self.position = 0, b""
         self._ready.clear()
+        self._forget_expiries()
         for listener in self._listeners:
             listener.reset(error)
 
