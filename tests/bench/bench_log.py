@@ -108,10 +108,9 @@ class PlainSQLite:
     def append(self, total: int, group: int, path: Path | None = None, *, unique: bool = False) -> float:
         """Rows a second, so many a commit, into a file of their own; `unique`: an id comes in once a subject."""
         connection = self._open(path or self._directory / f"floor-{next(_fresh)}.db")
-        if unique:
-            connection.execute("CREATE UNIQUE INDEX by_message_id ON records (subject, message_id)")
         insert = "INSERT INTO records (subject, message_id, time_ns, payload) VALUES (?, ?, ?, ?)"
         if unique:
+            connection.execute("CREATE UNIQUE INDEX by_message_id ON records (subject, message_id)")
             insert += " ON CONFLICT DO NOTHING"
         now = time.time_ns()
         rows = [(entry.subject, entry.message_id, now, entry.payload) for entry in entries(total)]

@@ -48,7 +48,6 @@ class ListQuery(NamedTuple):
     mask: ReadMask | None
     batch: int
     request: ListFeaturesRequest
-    token: bytes
 
     @property
     def hash(self) -> bytes:
@@ -92,7 +91,6 @@ def parse(request: ListFeaturesRequest) -> ListQuery:
         mask,
         request.batch_size or DEFAULT_BATCH,
         request,
-        request.continuation,
     )
 
 
@@ -109,8 +107,8 @@ class Lister:
         if request.HasField("min_position"):
             await self._projection.wait_visible(request.min_position)
         going_on: Continuation | None = None
-        if query.token:
-            going_on = continuation.decode(query.token, query.hash, self._projection.log.epoch)
+        if request.continuation:
+            going_on = continuation.decode(request.continuation, query.hash, self._projection.log.epoch)
             await self._projection.wait_for(going_on.after.sequence)
         position = going_on.position if going_on is not None else self._projection.position
         remaining = going_on.remaining if going_on is not None else query.limit
