@@ -109,7 +109,7 @@ def encoded_feature(problems: Problems, field: str, feature: pb.Feature) -> byte
 
 
 def _infinite(path: str, properties: Struct) -> Iterator[str]:
-    for key, value in properties.fields.items():
+    for key, value in sorted(properties.fields.items()):  # a protobuf map's own order differs in each process
         yield from _infinite_in(f"{path}.{key}", value)
 
 

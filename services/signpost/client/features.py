@@ -77,10 +77,11 @@ class Feature:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The GeoJSON properties; a new dict at every call."""
+        """The GeoJSON properties, sorted by name at every depth; a new dict at every call."""
         if not self.message.HasField("properties"):
             return {}
-        return json_format.MessageToDict(self.message.properties)
+        properties: dict[str, Any] = _sorted(json_format.MessageToDict(self.message.properties))
+        return properties
 
     @property
     def expire_time(self) -> datetime | None:
@@ -100,6 +101,13 @@ def to_timestamp(moment: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(moment.astimezone(UTC))
     return stamp
+
+
+def _sorted(value: Any) -> Any:
+    """With the names of every object in order: a protobuf map's own differs in each process."""
+    if isinstance(value, dict):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 class FeatureBatch(Sequence[Feature]):

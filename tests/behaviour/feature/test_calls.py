@@ -215,7 +215,7 @@ async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stu
     wrong = feature("wrong", 0, 1_800_000_001)
     large = feature("large", 0, 0, text="x" * 70_000)
     endless = feature("endless", 0, 0)
-    endless.properties.update({"speed": math.inf, "trip": {"stops": [1.0, math.nan], "price": 1e308}})
+    endless.properties.update({"trip": {"stops": [1.0, math.nan], "price": 1e308}, "speed": math.inf, "age": -math.inf})
     requests = [
         pb.ImportFeaturesRequest(id=5, collection=collection, features=[feature("a", 0, 0), wrong, pb.Feature(id="b")]),
         pb.ImportFeaturesRequest(id=3, collection=collection, features=[feature("a", 1, 1), large, feature("a", 2, 2)]),
@@ -230,6 +230,7 @@ async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stu
     ]
     assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES")]
     assert [(e.index, e.reason, e.field) for e in answers[2].errors] == [
+        (1, "INVALID_PROPERTIES", "properties.age"),
         (1, "INVALID_PROPERTIES", "properties.speed"),
         (1, "INVALID_PROPERTIES", "properties.trip.stops[1]"),
     ]

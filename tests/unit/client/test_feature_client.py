@@ -240,5 +240,13 @@ def test_a_feature_reads_back_what_it_was_made_of() -> None:
     assert "Paris" in repr(feature)
     bare = Feature("b", 0, 0)
     assert (bare.properties, bare.expire_time) == ({}, None)
+
+
+def test_properties_are_sorted_by_name_at_every_depth() -> None:
+    names = [f"n{n}" for n in range(9)]
+    deep = dict.fromkeys(reversed(names), 1.0)
+    feature = Feature("a", 0, 0, properties={**dict.fromkeys(reversed(names), "x"), "n4": [deep], "n5": deep})
+    properties = feature.properties
+    assert [list(properties), list(properties["n4"][0]), list(properties["n5"])] == [names] * 3
     with pytest.raises(ValueError, match="time zone"):
         to_timestamp(datetime(2030, 1, 1))
