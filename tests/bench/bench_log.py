@@ -1,8 +1,9 @@
 """The log, on both engines: appends by what is in flight, reads, replay, the tail's latency.
 
-Floors: plain `sqlite3` in a loop, one thread, the same pragmas and rows, as many rows a commit as the
-engine has in flight; it stores message ids and recognises none. "Over ids that are unique" is the same with an index
-that does, per subject. Of appends to a log at its bound: the same to one without. Plain nats-py with as many
+Floors: plain `sqlite3` in a loop, one thread, the same pragmas and rows, an INSERT each, as many rows a commit as the
+engine has in flight; it stores message ids and recognises none. "Over executemany" is the same with one call for the
+rows of a commit, which have to be there together. "Over ids that are unique" is that with an index that recognises
+them, per subject. Of appends to a log at its bound: the same to one without. Plain nats-py with as many
 publishes in flight. Payloads have 64 bytes; 100 subjects; message ids as the services give them, unless a row
 says otherwise.
 """
@@ -105,8 +106,13 @@ class PlainSQLite:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def append(self, total: int, group: int, path: Path | None = None, *, unique: bool = False) -> float:
-        """Rows a second, so many a commit, into a file of their own; `unique`: an id comes in once a subject."""
+    def append(
+        self, total: int, group: int, path: Path | None = None, *, many: bool = False, unique: bool = False
+    ) -> float:
+        """Rows a second, so many a commit, into a file of their own.
+
+        `many`: by executemany instead of in a loop; `unique`: an id comes in once a subject.
+        """
         connection = self._open(path or self._directory / f"floor-{next(_fresh)}.db")
         insert = "INSERT INTO records (subject, message_id, time_ns, payload) VALUES (?, ?, ?, ?)"
         if unique:
@@ -117,7 +123,11 @@ class PlainSQLite:
         watch = Stopwatch()
         for at in range(0, total, group):
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(insert, rows[at : at + group])
+            if many:
+                connection.executemany(insert, rows[at : at + group])
+            else:
+                for row in rows[at : at + group]:
+                    connection.execute(insert, row)
             connection.execute("COMMIT")
         rate = watch.rate(total)
         connection.close()
@@ -127,7 +137,7 @@ class PlainSQLite:
         """Rows a second that a plain cursor fetches, one row a record."""
         path = self._directory / "floor-read.db"
         if not path.exists():
-            self.append(total, 1_000, path)
+            self.append(total, 1_000, path, many=True)
         with contextlib.closing(sqlite3.connect(path)) as connection:
             watch = Stopwatch()
             rows = connection.execute("SELECT sequence, subject, message_id, time_ns, payload FROM records").fetchall()
@@ -228,13 +238,18 @@ async def sqlite_rows(repeats: int, directory: Path) -> AsyncIterator[Row]:
         async for row in _appends("sqlite", store["appends"], repeats, list(IN_FLIGHT), floor_append):
             yield row
         for label, measure in (("one a call", one_each), ("ten calls", together)):
-            yield await compare(
-                f"sqlite: appends, 100 in flight, {label}, over ids that are unique",
-                "records/s",
-                partial(measure, store["appends"], IN_FLIGHT[100], 100, True),
-                lambda: asyncio.to_thread(plain.append, IN_FLIGHT[100], 100, unique=True),
-                repeats,
-            )
+            for over, with_ids, unique in (
+                ("executemany", True, False),
+                ("executemany, no message ids", False, False),
+                ("ids that are unique", True, True),
+            ):
+                yield await compare(
+                    f"sqlite: appends, 100 in flight, {label}, over {over}",
+                    "records/s",
+                    partial(measure, store["appends"], IN_FLIGHT[100], 100, with_ids),
+                    partial(asyncio.to_thread, plain.append, IN_FLIGHT[100], 100, many=True, unique=unique),
+                    repeats,
+                )
         await _filled(store["bounded"], 20_000)
         yield await compare(
             "sqlite: appends, 100 in flight, ten calls, to a log at its bound",
