@@ -141,6 +141,8 @@ class Cursor:
             self._consumer_sequence += 1
             if delivery.consumer_sequence != self._consumer_sequence:
                 self._broken = "a message was lost"
+            elif delivery.sequence <= self.position:
+                self._broken = "a replica lags behind"  # the server began at its end, not where it was told to
             else:
                 subject = subject[len(self._names.subject_prefix) :]
                 self._received.append(record_of(delivery.sequence, subject, delivery.time_ns, data))

@@ -143,7 +143,7 @@ class _Run:
         state = await streams.state(self._link, self._names.stream)
         if state is None or state.first > self._sequence + 1:
             return
-        record = await lookup.first_after(self._link, self._names, self._sequence)
+        record = await lookup.first_after(self._link, self._names, self._names.stream, self._sequence)
         if record is not None and self._tail.head == self._sequence:
             self._tail.extend((), record.sequence - 1)
 

@@ -144,6 +144,7 @@ class JetStreamLog(Log):
             records += chunk.records
             through = records[-1].sequence if chunk.records else through
             if chunk.at_end:
+                await self._check_end(link, self._names.stream, subjects, through, state.last)
                 through = max(through, state.last)
         if match is not None:
             # A wildcard in the first place is narrower here than on NATS.
@@ -170,10 +171,22 @@ class JetStreamLog(Log):
         except LogUnavailable:
             self._mirrored = 0  # it may be gone: the next attempt looks
             raise
+        if chunk.at_end:
+            through = chunk.records[-1].sequence if chunk.records else after
+            await self._check_end(link, self._names.mirror, subjects, through, horizon)
         records = [record for record in chunk.records if record.sequence <= horizon]
         if chunk.at_end or len(records) < len(chunk.records):
             return records, horizon
         return records, records[-1].sequence
+
+    async def _check_end(self, link: Link, stream: str, subjects: str | None, after: int, last: int) -> None:
+        """Raise LogUnavailable where something that matches stands in (after, last]: a cursor lives on any of the
+        replicas, and on one that lags behind it ends too soon. The leader knows."""
+        if self._js.replicas == 1 or after >= last:
+            return
+        record = await lookup.first_after(link, self._names, stream, after, subjects)
+        if record is not None and record.sequence <= last:
+            raise LogUnavailable(f"a replica of stream {stream} lags behind", retry_after_s=1.0)
 
     def follow(
         self, after: int, *, subjects: str | None = None, allow_gaps: bool = False
@@ -242,6 +255,10 @@ class JetStreamLog(Log):
         if time_ns >= _LATEST_NS:
             return state.last
         found = await lookup.before_time(link, self._names.stream, max(time_ns, 0))
+        if self._js.replicas > 1:
+            record = await lookup.first_after(link, self._names, self._names.stream, found)
+            if record is not None and record.time_ns < time_ns:
+                raise LogUnavailable(f"a replica of stream {self._names.stream} lags behind", retry_after_s=1.0)
         return max(found, state.first - 1)
 
     async def position(self, sequence: int) -> bytes:

@@ -59,9 +59,12 @@ async def first_of(link: Link, names: Names, subject: str) -> Record | None:
     return in_stream or await last_in_mirror(link, names, subject)
 
 
-async def first_after(link: Link, names: Names, sequence: int) -> Record | None:
-    """The first record of the stream after a sequence."""
-    return await _get(link, names, names.stream, {"seq": sequence + 1, "next_by_subj": names.subject(">")})
+async def first_after(
+    link: Link, names: Names, stream: str, sequence: int, pattern: str | None = None
+) -> Record | None:
+    """The first record of one stream after a sequence that matches."""
+    query = {"seq": sequence + 1, "next_by_subj": names.subject(pattern or ">")}
+    return await _get(link, names, stream, query)
 
 
 async def last_of(link: Link, names: Names, subjects: Sequence[str]) -> list[Record]:

@@ -1,0 +1,94 @@
+"""A cluster's replica that lags behind: a cursor may live on it, and must not end the log where it ends.
+
+A lagging replica cannot be had at will; here a cursor answers what one on such a replica was seen to answer.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from signpost.errors import LogUnavailable
+from signpost.log import Append, LogSettings, Retention
+from signpost.log.jetstream import JetStreamSettings, JetStreamStore, lookup
+from signpost.log.jetstream.cursors import Chunk, Cursors
+from signpost.log.jetstream.log import JetStreamLog
+
+from tests.support.nats import NatsServer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    made = NatsServer(tmp_path / "nats")
+    made.start()
+    yield made
+    made.kill()
+
+
+def on_replicas(log: JetStreamLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log as if its stream had three replicas, which one server cannot give it."""
+    monkeypatch.setattr(log, "_js", dataclasses.replace(JetStreamSettings(), replicas=3))
+
+
+@pytest.mark.parametrize("here", [0, 1])
+@pytest.mark.parametrize("subjects", [None, "s.*", "s.7"])
+@pytest.mark.parametrize("max_records", [None, 12])
+async def test_a_read_does_not_end_where_a_lagging_replica_ends(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, max_records: int | None, subjects: str | None, here: int
+) -> None:
+    settings = LogSettings("notes", Retention(max_records=max_records, keep_last=max_records is not None), tail_bytes=1)
+    async with await JetStreamStore.open(server.url, [settings]) as store:
+        log = store["notes"]
+        await log.append_many([Append(f"s.{i % 25}", b"%d" % i) for i in range(30)])
+        await log.wait_for(30)
+        wanted = await log.read(0, subjects=subjects, allow_gaps=True)
+        fetch, lagging = Cursors.fetch, True
+
+        async def fetch_there(*args: Any, **kwargs: Any) -> Chunk:
+            nonlocal lagging
+            chunk = await fetch(*args, **kwargs)
+            lagging, was = False, lagging
+            return Chunk(chunk.records[:here], True) if was else chunk
+
+        monkeypatch.setattr(Cursors, "fetch", fetch_there)
+        on_replicas(log, monkeypatch)
+        assert await log.read(0, subjects=subjects, allow_gaps=True) == wanted
+
+
+async def test_a_cursor_that_begins_too_early_is_not_read(server: NatsServer) -> None:
+    """A replica that has less than where the cursor is to begin begins at its own end."""
+    async with await JetStreamStore.open(server.url, [LogSettings("notes")]) as store:
+        log = store["notes"]
+        await log.append(Append("s", b"1"))
+        cursors, link = Cursors(log._names, 5.0), log._link()
+        assert await cursors.fetch(link, log._names.stream, None, 0, limit=1, max_bytes=1) == Chunk(
+            [*(await log.read(0)).records], False
+        )
+        (cursor,) = cursors._idle
+        cursor.position = 2  # as asked of a replica that has one record
+        await log.append(Append("s", b"2"))
+        with pytest.raises(LogUnavailable, match="lags behind"):
+            await cursors.fetch(link, log._names.stream, None, 2, limit=1, max_bytes=1)
+        cursors.close()
+
+
+async def test_a_time_is_not_looked_up_on_a_lagging_replica(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await JetStreamStore.open(server.url, [LogSettings("notes")]) as store:
+        log = store["notes"]
+        await log.append_many([Append("s", b"%d" % i) for i in range(3)])
+        second = (await log.read(1)).records[0]
+        assert await log.before_time(second.time_ns) == 1
+        on_replicas(log, monkeypatch)
+        assert await log.before_time(second.time_ns) == 1
+
+        async def there(*_: object) -> int:
+            await asyncio.sleep(0)
+            return 0
+
+        monkeypatch.setattr(lookup, "before_time", there)
+        with pytest.raises(LogUnavailable, match="lags behind"):
+            await log.before_time(second.time_ns)
