@@ -39,6 +39,7 @@ class Inbox:
 
     `covered`: the sequence up to which everything was taken in (None: not known yet), `token` the
     server's mark for it. Streams may overlap: whichever brings a record first has it taken.
+    A group's are its stream's alone: with that the server gives what was not acknowledged to others.
     """
 
     def __init__(self, frame: npb.SubscribeFrame, on_gap: OnGap, instruments: Instruments, label: str = "") -> None:
@@ -53,6 +54,7 @@ class Inbox:
         self.failure: SignpostError | None = None
         self.last_gap: Gap | None = None
         self.gaps = 0
+        self.turn = 0  # group: counts the streams that it was a member on
         self.covered: int | None = None
         self.token = b""
         self.waiting: deque[NotificationBatch] = deque()
@@ -75,9 +77,23 @@ class Inbox:
         if not self.is_group and (self.token or self.covered is not None):
             frame.start.CopyFrom(npb.Start(after=Position(self.token, self.covered or 0).to_proto()))
         self._started_at = b""
+        self._let_go()
         frame.window_bytes = max(1, self.window - self.buffered_bytes)
         self._owed = 0
         return npb.ConnectRequest(subscribe=frame)
+
+    def left(self, session: Session) -> None:
+        """A stream that carried it is over."""
+        if session is self.session:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Of a group: what waits is another member's by now, or comes again."""
+        if self.is_group:
+            self.turn += 1
+            self.buffered_bytes -= sum(batch.size for batch in self.waiting)
+            self.buffered_records = 0
+            self.waiting.clear()
 
     def subscribed(self, frame: npb.Subscribed) -> None:
         """The server has started it."""
@@ -92,6 +108,8 @@ class Inbox:
         """
         if self.failure is not None:
             return  # what comes after a gap would hide it from the caller
+        if self.is_group and session is not self.session:
+            return  # of a stream that is left
         first = 0
         # Presence events have no sequence: they are not of the log, move nothing, and are never repeats.
         is_event = bool(delivery.notifications) and not delivery.notifications[0].sequence
@@ -118,7 +136,7 @@ class Inbox:
             self._give_back(size, session)
             return
         self.buffered_bytes += size
-        batch = NotificationBatch(delivery, size, before, first, self.gaps)
+        batch = NotificationBatch(delivery, size, before, first, gaps=self.gaps, turn=self.turn)
         self.waiting.append(batch)
         self.buffered_records += len(batch)
         self.ready.set()

@@ -80,11 +80,14 @@ class Notification:
 class NotificationBatch(Sequence[Notification]):
     """The records of one delivery that are new to the caller, decoded as they are read."""
 
-    __slots__ = ("_before", "_first", "gaps", "message", "position", "size")
+    __slots__ = ("_before", "_first", "gaps", "message", "position", "size", "turn")
 
-    def __init__(self, message: npb.Delivery, size: int, before: Position, first: int = 0, gaps: int = 0) -> None:
+    def __init__(
+        self, message: npb.Delivery, size: int, before: Position, first: int = 0, *, gaps: int = 0, turn: int = 0
+    ) -> None:
         self.message = message
         self.gaps = gaps  # that the subscription had before it
+        self.turn = turn  # of the group's member that it was delivered to
         self.size = size  # of the encoded message, in bytes
         self.position = Position(message.position.token, message.through)  # after the whole batch
         self._before = before

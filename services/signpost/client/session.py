@@ -126,6 +126,8 @@ class ConnectSession:
             return Unavailable("the server ended the stream", reason="ENDED")
         finally:
             self.link.cancel()
+            for inbox in self._inboxes.values():
+                inbox.left(self)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

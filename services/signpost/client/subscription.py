@@ -61,7 +61,8 @@ class Subscription:
         self._saved: Position | None = None
         self._save_timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
-        self._unacked: list[int] = []  # group: handed over since the last acknowledgement
+        # Group: turn and sequence of what was handed over since the last acknowledgement.
+        self._unacked: list[tuple[int, int]] = []
         self._finalizer = weakref.finalize(self, _abandon, asyncio.get_running_loop(), hub, inbox)
         self._finalizer.atexit = False
 
@@ -99,7 +100,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Notification:
-        record = next(self._records, None)
+        record = next(self._records, None) if self._is_ours() else None
         if record is None:
             batch = await self._turn()
             self._records = iter(batch)
@@ -108,7 +109,7 @@ class Subscription:
             self.ack()
         self._last = record
         if self._inbox.is_group:
-            self._unacked.append(record.sequence)
+            self._unacked.append((record.batch.turn, record.sequence))
         return record
 
     async def batches(self) -> AsyncIterator[NotificationBatch]:
@@ -118,8 +119,12 @@ class Subscription:
             batch = await self._turn()
             self._handed = batch.position
             if self._inbox.is_group:
-                self._unacked += [n.sequence for n in batch.message.notifications]
+                self._unacked += [(batch.turn, n.sequence) for n in batch.message.notifications]
             yield batch
+
+    def _is_ours(self) -> bool:
+        """Whether what is left of the batch is still for us: a group's goes with the stream that brought it."""
+        return self._batch is None or self._batch.turn == self._inbox.turn
 
     async def _turn(self) -> NotificationBatch:
         """Give back the batch that is done, wait for the next."""
@@ -137,20 +142,24 @@ class Subscription:
     def ack(self, *records: Notification) -> None:
         """Mark as handled: these records (of a group), or everything handed over so far."""
         if self._inbox.is_group:
-            self._ack_group(accepted=[r.sequence for r in records] or list(self._unacked))
+            self._ack_group(accepted=[(r.batch.turn, r.sequence) for r in records] or self._unacked)
         elif (position := records[-1].position if records else self.position) is not None:
             self._save_soon(position, records[-1].batch.gaps if records else self._handed_gaps)
 
     def reject(self, *records: Notification) -> None:
         """Give records of a group back at once, for another try elsewhere."""
-        self._ack_group(rejected=[r.sequence for r in records])
+        self._ack_group(rejected=[(r.batch.turn, r.sequence) for r in records])
 
-    def _ack_group(self, accepted: Iterable[int] = (), rejected: Iterable[int] = ()) -> None:
-        accepted, rejected = list(accepted), list(rejected)
-        gone = {*accepted, *rejected}
-        if gone:
-            self._unacked = [s for s in self._unacked if s not in gone]
-            frame = npb.AckFrame(subscription=self.name, sequences=accepted, rejected_sequences=rejected)
+    def _ack_group(self, accepted: Iterable[tuple[int, int]] = (), rejected: Iterable[tuple[int, int]] = ()) -> None:
+        """What another stream brought went with it: under its numbers others may stand by now."""
+        turn, gone = self._inbox.turn, {*accepted, *rejected}
+        frame = npb.AckFrame(
+            subscription=self.name,
+            sequences=[s for t, s in accepted if t == turn],
+            rejected_sequences=[s for t, s in rejected if t == turn],
+        )
+        self._unacked = [one for one in self._unacked if one[0] == turn and one not in gone]
+        if frame.sequences or frame.rejected_sequences:
             self._hub.send(npb.ConnectRequest(ack=frame))
 
     def _save_soon(self, position: Position, gaps: int) -> None:

@@ -190,12 +190,29 @@ async def test_a_gap_callback_that_raises_harms_nobody(caplog: pytest.LogCapture
 
 async def test_a_group_takes_everything_in_any_order() -> None:
     inbox = inbox_of(group="g")
-    give(inbox, delivery(5, 9, 9, 7), Frames())
+    stream = inbox.session = Frames()
+    give(inbox, delivery(5, 9, 9, 7), stream)
     again = delivery(2, 3, 3)
     again.redeliveries.append(2)
-    give(inbox, again, Frames())
+    give(inbox, again, stream)
     assert [(n.sequence, n.redeliveries) for b in inbox.waiting for n in b] == [(9, 0), (7, 0), (3, 2)]
     assert inbox.subscribe_frame().subscribe.start.HasField("new")
+
+
+async def test_what_waits_of_a_group_goes_with_its_stream() -> None:
+    inbox = inbox_of(group="g")
+    old = inbox.session = Frames()
+    give(inbox, delivery(0, 2, 1, 2, size=300), old)
+    assert inbox.buffered_bytes > 600
+    new = inbox.session = Frames()
+    assert inbox.subscribe_frame().subscribe.window_bytes == inbox.window
+    give(inbox, delivery(0, 3, 3), old)  # draining, and not over yet
+    give(inbox, delivery(0, 2, 2), new)
+    inbox.left(old)
+    assert taken(inbox) == [2]
+    give(inbox, delivery(0, 4, 4), new)
+    inbox.left(new)
+    assert taken(inbox) == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=30))

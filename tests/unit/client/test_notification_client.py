@@ -523,6 +523,29 @@ async def test_a_group_acknowledges_by_itself_what_was_handled() -> None:
     assert [list(a.sequences) for a in hub.of("ack")] == [[5, 3]]
 
 
+async def test_fault_1_a_group_leaves_to_others_what_a_lost_stream_had_brought() -> None:
+    hub, lost = Hub(), asyncio.Event()
+
+    async def first(requests: Any, context: Any) -> Any:
+        async for frame in hub.script(records("s1", 0, 5, 3, 4))(requests, context):
+            yield frame
+            if frame.HasField("delivery"):
+                await lost.wait()
+                await fail(context, CODE.UNAVAILABLE)
+
+    async with client_of(first, hub.script(records("s1", 0, 3, 6))) as client:
+        subscription = client.subscribe("t", group="g", ack="manual")
+        late = await anext(subscription)
+        lost.set()
+        await client.status.wait_for(State.RECONNECTING)
+        got = [await anext(subscription) for _ in range(2)]
+        assert [n.sequence for n in (late, *got)] == [5, 3, 6]
+        subscription.ack(late)  # another record's number by now, perhaps
+        subscription.ack()
+        await subscription.aclose()
+    assert [list(a.sequences) for a in hub.of("ack")] == [[3, 6]]
+
+
 async def test_a_position_store_takes_a_restart(tmp_path: Path) -> None:
     hub, path = Hub(), tmp_path / "positions"
     async with (
