@@ -67,6 +67,24 @@ async def test_members_share_what_matches(store: Store) -> None:
     await group.close()
 
 
+@pytest.mark.parametrize("subjects", [">", "*.a"])
+async def test_a_wildcard_in_the_first_place_deals_nothing_of_the_system(store: Store, subjects: str) -> None:
+    """Least of all what a group gave up and copied there: its members would be handed it again."""
+    group = await open_group(store, subjects=subjects)
+    await fill(store["notifications"], 5, "_dead.a")
+    sequences = await fill(store["notifications"], 5)
+    await fill(store["notifications"], 300, "_dead.a")
+    sequences += await fill(store["notifications"], 5)
+    taken = await take(group, "a", 10)
+    assert numbers(taken) == sequences
+    group.ack("a", sequences)
+    assert await is_quiet(group, "a")
+    await group.close()
+    group = await open_group(store, subjects=subjects)
+    assert await is_quiet(group, "a")
+    await group.close()
+
+
 async def test_two_groups_and_two_filters_do_not_share(store: Store) -> None:
     groups = [
         await open_group(store),

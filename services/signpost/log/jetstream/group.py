@@ -22,6 +22,7 @@ from signpost.log.jetstream.connection import FAILURES, Connection, Link
 from signpost.log.jetstream.streams import MAX_MESSAGE_BYTES, Names
 from signpost.log.jetstream.tasks import keep_running, stop
 from signpost.log.jetstream.wire import CONSUMER_NOT_FOUND, delivery_of, record_of, tries_of
+from signpost.log.subjects import matcher
 
 _MAX_HELD = 20_000  # in all members of all processes
 _MAX_PULL = 256
@@ -54,6 +55,7 @@ class JetStreamGroup(Group):
         digest = hashlib.sha256(f"{settings.name}\n{settings.subjects}".encode()).hexdigest()[:32]
         self._consumer = f"group-{digest}"
         self._skip = len(names.subject_prefix)
+        self._match = matcher(settings.subjects)
         self._loop = asyncio.get_running_loop()
         self._ready: deque[_Offer] = deque()
         self._held: dict[int, tuple[object, _Offer]] = {}
@@ -278,7 +280,11 @@ class JetStreamGroup(Group):
         delivery = delivery_of(reply)
         now = self._loop.time()
         record = record_of(delivery.sequence, subject[self._skip :], delivery.time_ns, data)
-        self._ready.append(_Offer(record, tries_of(reply), reply, now, now + self._settings.ack_wait_s))
+        offer = _Offer(record, tries_of(reply), reply, now, now + self._settings.ack_wait_s)
+        if self._match(record.subject):
+            self._ready.append(offer)
+        else:
+            self._say(offer, _ACK)  # a wildcard in the first place is narrower here than on NATS
         self._missing -= 1
         if not self._missing:
             self._open_request = ""
