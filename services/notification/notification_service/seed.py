@@ -91,6 +91,7 @@ class SeedConnection:
         (outcome,) = future.result()
         if isinstance(outcome, SignpostError):
             self.end(outcome)
+            raise outcome  # nothing more is sent: what is not stored has no answer
         return ANSWER
 
     async def write(self, frame: bytes) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 
 from protos.notification.v1 import notification_pb2 as pb
 from protos.notification.v1.notification_pb2_grpc import NotificationServiceStub
@@ -61,6 +62,17 @@ async def test_half_close_ends_the_call_once_the_answers_are_out(channel: grpc.a
         answers.append(message)
     assert answers == [ANSWER] * 200
     assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_what_is_not_stored_is_not_answered(channel: grpc.aio.Channel) -> None:
+    call = connect(channel)
+    await call.write(b"\n\x03one")
+    assert await call.read() == ANSWER
+    await call.write(b"\n\x80\x80\x28" + b"x" * (640 * 1024))  # more than a record may have
+    await call.done_writing()
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_chat(channel: Any) -> None:
