@@ -8,10 +8,10 @@ import grpc
 import typer
 
 from protos.example import greeter_pb2, greeter_pb2_grpc
-from signpost.cli.errors import CommandError, no_answer
+from signpost.cli.errors import is_no_answer, no_answer
 from signpost.cli.reading import stdin_lines
 from signpost.cli.session import FIRST_ANSWER_S, Session
-from signpost.errors import Unavailable
+from signpost.client.errors import from_rpc_error
 
 
 def register(app: typer.Typer) -> None:
@@ -37,16 +37,16 @@ async def _chat(session: Session) -> None:
 
 
 async def _talk(session: Session, channel: grpc.aio.Channel, lines: AsyncIterator[bytes], interactive: bool) -> None:
-    call = greeter_pb2_grpc.GreeterStub(channel).Chat(_requests(lines, interactive))
+    call = greeter_pb2_grpc.GreeterStub(channel).Chat(_requests(lines, interactive), metadata=session.metadata)
     try:
         async for answer in call:
             sys.stdout.write(f"{answer.reply}\n")
             sys.stdout.flush()
     except grpc.aio.AioRpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            reason = Unavailable(error.details() or "the stream broke")
+        reason = from_rpc_error(error)
+        if is_no_answer(reason):
             raise no_answer("notification", session.notification, reason) from None
-        raise CommandError(f"the chat ended: {error.details()} ({error.code().name})") from None
+        raise reason from None
     finally:
         call.cancel()
 

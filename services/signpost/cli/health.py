@@ -47,18 +47,18 @@ def health(context: typer.Context, json: Json = False) -> None:
 
 async def _ask(session: Session) -> list[Answer]:
     asked = [(session.feature, FEATURE_NAMES), (session.notification, NOTIFICATION_NAMES)]
-    answers = await asyncio.gather(*(_ask_one(address, names) for address, names in asked))
+    answers = await asyncio.gather(*(_ask_one(session, address, names) for address, names in asked))
     return [answer for group in answers for answer in group]
 
 
-async def _ask_one(address: str, names: tuple[str, ...]) -> list[Answer]:
+async def _ask_one(session: Session, address: str, names: tuple[str, ...]) -> list[Answer]:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         answers = []
         for name in names:
             request = health_pb2.HealthCheckRequest(service=name)
             try:
-                answer = await stub.Check(request, timeout=FIRST_ANSWER_S)
+                answer = await stub.Check(request, timeout=FIRST_ANSWER_S, metadata=session.metadata)
                 status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
             except grpc.aio.AioRpcError as error:
                 status = error.code().name

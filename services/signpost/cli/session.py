@@ -38,6 +38,11 @@ class Session:
     def __init__(self, feature: str, notification: str, token: str) -> None:
         self.feature, self.notification, self.token = feature, notification, token
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What a call carries that is made without one of the clients below."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
     @asynccontextmanager
     async def features(self, on_state: OnState | None = None) -> AsyncIterator[FeatureClient]:
         """A client of the feature service. Without `on_state` an outage ends the command; with it, it is told."""
