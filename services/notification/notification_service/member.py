@@ -44,6 +44,13 @@ class _Pending(NamedTuple):
     deadline: float
 
 
+class _Held(NamedTuple):
+    """A record that is not acknowledged; the time tells it from another of its sequence, in a log made anew."""
+
+    deadline: float
+    time_ns: int
+
+
 class Member:
     """One member. `join`, then `begin`; `close` gives everything back. For the event loop's thread."""
 
@@ -55,6 +62,7 @@ class Member:
         "_held",
         "_name_field",
         "_pending",
+        "_replaced",
         "_settings",
         "_spawn",
         "_task",
@@ -91,7 +99,8 @@ class Member:
         self._task: asyncio.Task[None] | None = None
         self._name_field = field(1, name.encode())
         self._pending: deque[_Pending] = deque()
-        self._held: dict[int, float] = {}  # until when a record is ours, the first first
+        self._held: dict[int, _Held] = {}  # in the order of their deadlines
+        self._replaced: set[int] = set()  # sequences whose next acknowledgement is about a record of before
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -115,9 +124,10 @@ class Member:
     def ack(self, frame: pb.AckFrame) -> None:
         """Done with some, and some back for another try. What is not held any more is passed over."""
         if self._group is not None:
-            self._let_go([*frame.sequences, *frame.rejected_sequences])
-            self._group.ack(self, frame.sequences)
-            self._group.reject(self, frame.rejected_sequences)
+            done, back = self._meant(frame.sequences), self._meant(frame.rejected_sequences)
+            self._let_go([*done, *back])
+            self._group.ack(self, done)
+            self._group.reject(self, back)
 
     def close(self) -> None:
         """Leave: what is held goes to others at once. Safe to repeat."""
@@ -177,8 +187,8 @@ class Member:
         while True:
             now = loop.time()
             lapsed = []
-            for sequence, deadline in self._held.items():
-                if deadline > now:
+            for sequence, held in self._held.items():
+                if held.deadline > now:
                     break
                 lapsed.append(sequence)
             self._let_go(lapsed)
@@ -188,7 +198,7 @@ class Member:
             self._changed.clear()
             first = next(iter(self._held.values()), None)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(first):
+                async with asyncio.timeout_at(first.deadline if first else None):
                     await self._changed.wait()
 
     async def _sort(self, delivered: list[Delivered]) -> None:
@@ -205,7 +215,7 @@ class Member:
             elif one.tries >= self._settings.max_deliveries:
                 dead.append(one)
             else:
-                self._hold(sequence, deadline)
+                self._hold(sequence, _Held(deadline, one.record.time_ns))
                 self._pending.append(_Pending(sequence, one.tries, data, deadline))
                 again += one.tries > 0
         metrics.GROUP_REDELIVERED.inc(again)
@@ -233,10 +243,24 @@ class Member:
         group.ack(self, [record.sequence])
         metrics.GROUP_DEAD.inc()
 
-    def _hold(self, sequence: int, deadline: float) -> None:
-        if self._held.pop(sequence, None) is None:
+    def _hold(self, sequence: int, record: _Held) -> None:
+        before = self._held.pop(sequence, None)
+        if before is None:
             metrics.GROUP_IN_FLIGHT.inc()
-        self._held[sequence] = deadline
+        elif before.time_ns != record.time_ns:
+            self._replaced.add(sequence)
+        self._held[sequence] = record
+
+    def _meant(self, sequences: Iterable[int]) -> list[int]:
+        """Those that are about what is held now. A client that has records of before and after a restore
+        acknowledges both of a sequence, the older one first."""
+        meant = []
+        for sequence in sequences:
+            if sequence in self._replaced:
+                self._replaced.remove(sequence)
+            else:
+                meant.append(sequence)
+        return meant
 
     def _let_go(self, sequences: Iterable[int]) -> None:
         count = sum(self._held.pop(sequence, None) is not None for sequence in sequences)

@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from signpost.client import NotificationClient
+from signpost.log.backup import backup, restore
 
 from protos.notification.v1 import notification_pb2 as pb
 from tests.behaviour.notification.stream import EARLIEST, OWN_CONNECTION, Stream, notes
@@ -311,6 +312,27 @@ async def test_fault_22_a_group_over_a_killed_process(tmp_path: Path) -> None:
         seen = await work_through(service.target, "work", 80)
         assert sorted(set(seen)) == numbers[20:]
         assert set(more) <= set(seen)
+
+
+async def test_fault_12_an_acknowledgement_of_before_a_restore_settles_nothing_after_it(tmp_path: Path) -> None:
+    async with running(MODULE, tmp_path) as service:
+        log, kept = f"sqlite:///{tmp_path / 'data' / 'notification.db'}", tmp_path / "kept"
+        async with opened(service.target) as stream:
+            await stream.subscribe("work", group="g", ack_wait_ms=60_000)
+            await stream.publish(*notes("work", ["both"]))
+            await backup(log, kept)
+            await stream.publish(*notes("work", ["before"]))
+            (both, _), (before, _) = await deliveries(stream, 2)
+            await restore(log, kept)
+            await stream.publish(*notes("work", ["after"]))
+            again, (after, _) = await deliveries(stream, 2)
+            assert (again[0].sequence, after.payload) == (both.sequence, b"after")
+            assert after.sequence == before.sequence
+            await ack(stream, before.sequence, both.sequence)
+        async with opened(service.target) as stream:
+            await stream.subscribe("work", group="g", ack_wait_ms=60_000)
+            assert [n.payload for n, _ in await deliveries(stream, 1)] == [b"after"]
+            await ack(stream, after.sequence)
 
 
 @pytest.mark.long
