@@ -40,6 +40,8 @@ class Area(ABC):
 
     cap: Cap
     spans: tuple[Span, ...]
+    edges: int = 0
+    """How many edges a point is compared with."""
 
     @abstractmethod
     def contains(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
@@ -115,26 +117,37 @@ class Polygon(Area):
         self.exterior, self.holes = exterior, tuple(holes)
         self.cap = cap_of_band(exterior.south, exterior.west, exterior.north, exterior.width)
         self.spans = spans(exterior.south, exterior.west, exterior.north, exterior.width)
-        self._whole_turn = exterior.width >= FULL_TURN
+        self.edges = exterior.edges + sum(hole.edges for hole in holes)
 
     def contains(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
         inside = np.zeros(len(latitudes), bool)
-        band = (latitudes >= self.exterior.south) & (latitudes <= self.exterior.north)
-        if not self._whole_turn:
-            eastward = (longitudes.astype(np.int64) - self.exterior.west) % FULL_TURN
-            band &= (eastward <= self.exterior.width) | (np.abs(latitudes) == LATITUDE_MAX)
-        among = np.flatnonzero(band)
-        among = among[self.exterior.covers(latitudes[among], longitudes[among])]
+        among = np.flatnonzero(_near(self.exterior, latitudes, longitudes))
+        inside[among] = self.exterior.covers(latitudes[among], longitudes[among])
         for hole in self.holes:
-            among = among[~hole.holds(latitudes[among], longitudes[among])]
-        inside[among] = True
+            among = np.flatnonzero(inside)
+            among = among[_near(hole, latitudes[among], longitudes[among])]
+            inside[among] = ~hole.holds(latitudes[among], longitudes[among])
         return inside
 
     def contains_point(self, latitude: int, longitude: int, vector: Vector) -> bool:
-        if not self.exterior.south <= latitude <= self.exterior.north:
-            return False
-        eastward = (longitude - self.exterior.west) % FULL_TURN
-        if not self._whole_turn and eastward > self.exterior.width and abs(latitude) != LATITUDE_MAX:
+        if not _is_near(self.exterior, latitude, longitude):
             return False
         one = np.array([latitude], np.int32), np.array([longitude], np.int32)
-        return bool(self.contains(*one)[0])
+        if not self.exterior.covers(*one)[0]:
+            return False
+        return not any(_is_near(hole, latitude, longitude) and hole.holds(*one)[0] for hole in self.holes)
+
+
+def _near(ring: Ring, latitudes: Int32s, longitudes: Int32s) -> Mask:
+    """Which points are within a ring's range: asking it about others is of no use."""
+    near: Mask = (latitudes >= ring.south) & (latitudes <= ring.north)
+    if ring.width < FULL_TURN:
+        eastward = (longitudes.astype(np.int64) - ring.west) % FULL_TURN
+        near &= (eastward <= ring.width) | (np.abs(latitudes) == LATITUDE_MAX)
+    return near
+
+
+def _is_near(ring: Ring, latitude: int, longitude: int) -> bool:
+    if not ring.south <= latitude <= ring.north:
+        return False
+    return (longitude - ring.west) % FULL_TURN <= ring.width or abs(latitude) == LATITUDE_MAX

@@ -1,6 +1,7 @@
 """ListFeatures: one snapshot, in batches, nearest first."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from feature_service.index import Snapshot
 from feature_service.masks import ReadMask, read_mask_of
 from feature_service.metrics import LISTING
 from feature_service.projection import Projection
-from feature_service.search import After, Found, Question, is_cheap, search, search_in_parts
+from feature_service.search import After, Found, Question, search_in_parts, search_quickly
 from feature_service.validation import Problems, area_of, check_point, collection_of, filters_of
 from protos.feature.v1.feature_pb2 import ListFeaturesRequest, ListFeaturesResponse
 
@@ -124,15 +125,16 @@ class Lister:
         around = question.origin is not None and question.area is None and not query.filters
         if around and after is None and (remaining is None or remaining > soon):
             # The whole order takes longer, and more bytes take longer: the first batch goes out before it.
-            first = search(snapshot, question._replace(limit=soon))
-            if len(first) == soon:
+            first = search_quickly(snapshot, question._replace(limit=soon))
+            if first is not None and len(first) == soon:
                 sent = len(first)
                 for batch in encoder.encode(snapshot, first, 0, last=False):
                     yield batch
-        if is_cheap(snapshot, question):
-            with LISTING.time():
-                found = search(snapshot, question)
-            for batch in encoder.encode(snapshot, found, sent, last=True):
+        started = time.perf_counter()
+        quickly = search_quickly(snapshot, question)
+        if quickly is not None:
+            LISTING.observe(time.perf_counter() - started)
+            for batch in encoder.encode(snapshot, quickly, sent, last=True):
                 yield batch
             return
         loop, parts = asyncio.get_running_loop(), search_in_parts(snapshot, question, query.batch)

@@ -6,7 +6,7 @@ or a dead version touches are asked again alone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +15,18 @@ from scipy.spatial import cKDTree
 from feature_service.filters import Filter
 from feature_service.geometry import Floats, Ints, bound, metres, unit_vectors
 from feature_service.index import Segment, Snapshot
-from feature_service.search import Question, search
+from feature_service.search import Found, Question, search, search_quickly
 from feature_service.table import Columns, Properties, Slots
 
 _SLACK = 1 - 1e-13
 _MORE = 4
 _FEW_ORIGINS = 16
 _SAMPLE = 1000
+_AT_ONCE = 1 << 17
+"""Origins times k of a part: all of them took a gigabyte for what no message could hold."""
+_FILTERED_K = 64
+"""An origin that filters are asked for takes as long as one with so many features to find."""
+Ask = Callable[[Snapshot, Question], Found]
 
 
 class NearestQuery(NamedTuple):
@@ -49,12 +54,46 @@ class Nearest(NamedTuple):
     distances: Floats
 
 
-def nearest(snapshot: Snapshot, query: NearestQuery) -> Nearest:
-    """Answer a batch, in any thread."""
+def nearest_in_parts(snapshot: Snapshot, query: NearestQuery) -> Iterator[Nearest]:
+    """Answer a batch, some origins at a time: a part takes megabytes and milliseconds, however large the whole is."""
+    slots: Slots | None = None
     if query.filters and len(query.origins) > _FEW_ORIGINS and _are_rare(snapshot, query):
-        return _among_rare(snapshot, query)
+        snapshot, slots = _rare(snapshot, query.filters)
+        query = query._replace(filters=())
+    step = max(1, _AT_ONCE // max(query.k, _FILTERED_K if query.filters else 1))
+    for begin in range(0, len(query.origins), step):
+        found = _answered(snapshot, query._replace(origins=query.origins[begin : begin + step]), search)
+        yield found if slots is None else found._replace(slots=slots[found.slots])
+
+
+def nearest(snapshot: Snapshot, query: NearestQuery) -> Nearest:
+    """Answer a batch as a whole."""
+    parts = list(nearest_in_parts(snapshot, query))
+    return parts[0] if len(parts) == 1 else Nearest(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def nearest_quickly(snapshot: Snapshot, query: NearestQuery) -> Nearest | None:
+    """The nearest of a few origins, without filters, where `search_quickly` answers them; elsewhere None."""
+    try:
+        return _answered(snapshot, query, _ask_quickly)
+    except _TakesLong:
+        return None
+
+
+class _TakesLong(Exception):
+    """Not to be answered on the event loop."""
+
+
+def _ask_quickly(snapshot: Snapshot, question: Question) -> Found:
+    found = search_quickly(snapshot, question)
+    if found is None:
+        raise _TakesLong
+    return found
+
+
+def _answered(snapshot: Snapshot, query: NearestQuery, ask: Ask) -> Nearest:
     if query.filters or query.k * 8 > snapshot.end:
-        return _each(snapshot, query)
+        return _each(snapshot, query, ask)
     # One more than asked for shows whether the last one is tied; the origins go in an order that
     # keeps neighbours together, so that the tree's nodes are found in the cache.
     order = _along_a_curve(query.origins)
@@ -81,7 +120,7 @@ def nearest(snapshot: Snapshot, query: NearestQuery) -> Nearest:
     if len(segments) > 1:
         best = np.argsort(chords, axis=1, kind="stable")[:, : k + 1]
         chords, slots = np.take_along_axis(chords, best, 1), np.take_along_axis(slots, best, 1)
-    return _checked(snapshot, query, _Rows(order, chords, slots, horizon))
+    return _checked(snapshot, query, _Rows(order, chords, slots, horizon), ask)
 
 
 class _Rows(NamedTuple):
@@ -93,7 +132,7 @@ class _Rows(NamedTuple):
     horizon: Floats
 
 
-def _checked(snapshot: Snapshot, query: NearestQuery, rows: _Rows) -> Nearest:
+def _checked(snapshot: Snapshot, query: NearestQuery, rows: _Rows, ask: Ask) -> Nearest:
     """Ask again, alone, what the batch has not decided; put everything back in the caller's order."""
     k, (order, chords, slots, horizon) = query.k, rows
     distances = np.full(chords.shape, math.inf)
@@ -116,7 +155,7 @@ def _checked(snapshot: Snapshot, query: NearestQuery, rows: _Rows) -> Nearest:
     for row in inverse.tolist():
         if undecided[row]:
             x, y, z = query.origins[order[row]].tolist()
-            alone = search(snapshot, Question((x, y, z), limit=k, reach=query.reach))
+            alone = ask(snapshot, Question((x, y, z), limit=k, reach=query.reach))
             parts.append((alone.slots, alone.distances))
         else:
             keep = int(np.count_nonzero(near[row]))
@@ -132,22 +171,20 @@ def _are_rare(snapshot: Snapshot, query: NearestQuery) -> bool:
     return bool(passed * snapshot.end < 16 * query.k * len(sample))
 
 
-def _among_rare(snapshot: Snapshot, query: NearestQuery) -> Nearest:
-    """Look for what passes the filters once, and answer every origin from that."""
+def _rare(snapshot: Snapshot, filters: Sequence[Filter]) -> tuple[Snapshot, Slots]:
+    """What passes the filters, as a snapshot of its own, and the slot that each of its versions had."""
     slots = snapshot.all_alive()
-    slots = slots[snapshot.properties.accept(query.filters, snapshot.columns, slots)]
+    slots = slots[snapshot.properties.accept(filters, snapshot.columns, slots)]
     count, columns = len(slots), Columns(len(slots))
     snapshot.columns.copy_into(columns, slots, 0)
     segments = (Segment(cKDTree(columns.vectors), np.arange(count)),) if count else ()
-    rare = Snapshot(columns, Properties(), segments, count, count, snapshot.sequence)
-    found = nearest(rare, query._replace(filters=()))
-    return found._replace(slots=slots[found.slots])
+    return Snapshot(columns, Properties(), segments, count, count, snapshot.sequence), slots
 
 
-def _each(snapshot: Snapshot, query: NearestQuery) -> Nearest:
+def _each(snapshot: Snapshot, query: NearestQuery, ask: Ask) -> Nearest:
     parts = []
     for x, y, z in query.origins.tolist():
-        found = search(snapshot, Question((x, y, z), None, query.filters, query.k, query.reach))
+        found = ask(snapshot, Question((x, y, z), None, query.filters, query.k, query.reach))
         parts.append((found.slots, found.distances))
     return _joined(parts)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ import numpy as np
 from signpost.errors import InvalidArgument
 
 from feature_service import codec
-from feature_service.geometry import LATITUDE_MAX, LONGITUDE_MAX
+from feature_service.geometry import LATITUDE_MAX, LONGITUDE_MAX, Floats, Ints
 from feature_service.index import TAIL, Snapshot
 from feature_service.metrics import ANSWERING
-from feature_service.nearest import Nearest, NearestQuery, nearest
+from feature_service.nearest import Nearest, NearestQuery, nearest_in_parts, nearest_quickly
 from feature_service.projection import Projection
 from feature_service.validation import Problems, collection_of, filters_of
 from protos.feature.v1 import feature_pb2 as pb
@@ -99,13 +99,19 @@ class NearestAnswerer:
         if snapshot is None:
             beside.counts.extend([0] * len(query.origins))
             return beside.SerializeToString()
-        arguments = (snapshot, query, request.content, beside, self._max_answer_bytes)
+        answer = _Answer(snapshot, request.content, self._max_answer_bytes)
         try:
             with ANSWERING.time():
                 few = len(query.origins) * query.k <= _CHEAP and snapshot.end - snapshot.tail <= TAIL
-                if few and not query.filters:
-                    return _answer(*arguments)
-                return await asyncio.get_running_loop().run_in_executor(self._executor, _answer, *arguments)
+                quickly = nearest_quickly(snapshot, query) if few and not query.filters else None
+                if quickly is not None:
+                    answer.add(quickly)
+                else:
+                    # Part by part: others get their turn between them, and nobody works for a caller who is gone.
+                    loop, parts = asyncio.get_running_loop(), nearest_in_parts(snapshot, query)
+                    while await loop.run_in_executor(self._executor, answer.add_next, parts):
+                        pass
+                return answer.encoded(beside)
         except InvalidArgument as error:
             return await _refusal(request, error)
 
@@ -117,31 +123,53 @@ async def _refusal(request: pb.NearestFeaturesRequest, error: InvalidArgument) -
     return pb.NearestFeaturesResponse(id=request.id, error=item).SerializeToString()
 
 
-def _answer(
-    snapshot: Snapshot,
-    query: NearestQuery,
-    content: pb.NearestContent,
-    beside: pb.NearestFeaturesResponse,
-    max_bytes: int,
-) -> bytes:
-    found = nearest(snapshot, query)
-    packed = codec.packed_varints(_COUNTS, found.counts) + codec.packed_floats(_DISTANCES, found.distances)
-    items: list[bytes] = []
-    if content == pb.NEAREST_CONTENT_FEATURES:
-        items = snapshot.columns.items[found.slots].tolist()
-    elif content != pb.NEAREST_CONTENT_DISTANCES:
-        beside.ids.extend(_ids(snapshot, found))
-    answer = codec.repeated(_FEATURES, items, packed + beside.SerializeToString())
-    if len(answer) > max_bytes:
-        problems = Problems()
-        problems.add("latitudes", f"the answer has {len(answer)} bytes; ask for fewer origins at a time", "TOO_LARGE")
-        problems.check()
-    return answer
+class _Answer:
+    """One answer, growing part by part. Raises InvalidArgument as soon as it is too large for a message."""
 
+    def __init__(self, snapshot: Snapshot, content: pb.NearestContent, max_bytes: int) -> None:
+        self._columns, self._content, self._max_bytes = snapshot.columns, content, max_bytes
+        self._counts: list[Ints] = []
+        self._distances: list[Floats] = []
+        self._encoded: list[bytes] = []
+        self._bytes = 0
 
-def _ids(snapshot: Snapshot, found: Nearest) -> list[str]:
-    ids: list[str] = snapshot.columns.ids[found.slots].tolist()
-    return ids
+    def add_next(self, parts: Iterator[Nearest]) -> bool:
+        """Take in the next part, if there is one."""
+        found = next(parts, None)
+        if found is not None:
+            self.add(found)
+        return found is not None
+
+    def add(self, found: Nearest) -> None:
+        """Take in a part."""
+        self._counts.append(found.counts)
+        self._distances.append(found.distances.astype("<f4"))
+        self._grow(len(found.counts) + 4 * len(found.distances))
+        if self._content == pb.NEAREST_CONTENT_FEATURES:
+            items = self._columns.items[found.slots].tolist()
+            self._grow(sum(map(len, items)) + len(items))
+            self._encoded.append(codec.repeated(_FEATURES, items))
+        elif self._content != pb.NEAREST_CONTENT_DISTANCES:
+            ids: list[str] = self._columns.ids[found.slots].tolist()
+            encoded = pb.NearestFeaturesResponse(ids=ids).SerializeToString()
+            self._grow(len(encoded))
+            self._encoded.append(encoded)
+
+    def encoded(self, beside: pb.NearestFeaturesResponse) -> bytes:
+        """The whole answer. It ends with its features."""
+        packed = codec.packed_varints(_COUNTS, np.concatenate(self._counts))
+        packed += codec.packed_floats(_DISTANCES, np.concatenate(self._distances))
+        answer = b"".join((packed, beside.SerializeToString(), *self._encoded))
+        self._grow(max(0, len(answer) - self._bytes))
+        return answer
+
+    def _grow(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > self._max_bytes:
+            problems = Problems()
+            description = f"the answer has more than {self._max_bytes} bytes; ask for fewer origins, or a smaller k"
+            problems.add("latitudes", description, "TOO_LARGE")
+            problems.check()
 
 
 def _parse(request: pb.NearestFeaturesRequest) -> tuple[str, NearestQuery]:

@@ -11,11 +11,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 import shapely
 
-from feature_service.geometry import FULL_TURN, LATITUDE_MAX, Int32s, Ints, Mask
+from feature_service.geometry import FULL_TURN, LATITUDE_MAX, Floats, Int32s, Ints, Mask
 
 _HALF_TURN = FULL_TURN // 2
-_AT_ONCE = 1_000_000
-"""Points times edges that are compared in one go: tens of megabytes."""
 
 
 class Ring(ABC):
@@ -25,6 +23,7 @@ class Ring(ABC):
     west: int
     north: int
     width: int
+    edges: int
 
     @abstractmethod
     def covers(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
@@ -51,7 +50,8 @@ class _FlatRing(Ring):
     """A ring that comes back to where it began: a polygon on the plane. GEOS answers, whose point tests
     are exact, for every whole turn that can bring a longitude onto the unrolled ring."""
 
-    def __init__(self, latitudes: Ints, unrolled: Ints) -> None:
+    def __init__(self, latitudes: Ints, unrolled: Ints | Floats) -> None:
+        self.edges = len(latitudes)
         self.south, self.north = int(latitudes.min()), int(latitudes.max())
         self.west, east = int(unrolled.min()), int(unrolled.max())
         self.width = east - self.west
@@ -90,51 +90,31 @@ class _FlatRing(Ring):
         return inside, edge
 
 
-class _PolarRing(Ring):
-    """A ring once around a pole: a meridian from a point inside it to that pole crosses it an even number
-    of times."""
+class _PolarRing(_FlatRing):
+    """A ring once around a pole, closed on the plane by way of that pole.
+
+    The seams, from its ends to the pole, cancel: each is that of the next name too. They hold no point but their
+    beginnings: points are integers, and the seams go to the east by half of one.
+    """
 
     def __init__(self, latitudes: Ints, unrolled: Ints) -> None:
         self._pole = LATITUDE_MAX if latitudes.mean() >= 0 else -LATITUDE_MAX
         self._reaches = bool((latitudes == self._pole).any()), bool((latitudes == -self._pole).any())
-        self.south, self.north = min(int(latitudes.min()), self._pole), max(int(latitudes.max()), self._pole)
-        self.west, self.width = -_HALF_TURN, FULL_TURN
-        begin, end = np.stack([unrolled[:-1], latitudes]), np.stack([unrolled[1:], np.roll(latitudes, -1)])
-        eastward = begin[0] <= end[0]
-        (self._west, self._from), (self._east, self._to) = (
-            np.where(eastward, begin, end),
-            np.where(eastward, end, begin),
+        path = np.append(latitudes, latitudes[0])
+        super().__init__(
+            np.append(path, (self._pole, self._pole)),
+            np.append(unrolled, (unrolled[-1] + 0.5, unrolled[0] + 0.5)),
         )
+        self.west, self.width = -_HALF_TURN, FULL_TURN
 
     def covers(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
         inside, edge = self._compare(latitudes, longitudes)
         return inside | edge
 
-    def holds(self, latitudes: Int32s, longitudes: Int32s) -> Mask:
-        inside, edge = self._compare(latitudes, longitudes)
-        return inside & ~edge
-
     def _compare(self, latitudes: Int32s, longitudes: Int32s) -> tuple[Mask, Mask]:
-        inside, edge = np.empty(len(latitudes), bool), np.empty(len(latitudes), bool)
-        step = max(1, _AT_ONCE // len(self._west))
-        for begin in range(0, len(latitudes), step):
-            part = slice(begin, begin + step)
-            inside[part], edge[part] = self._compare_part(latitudes[part, None], longitudes[part, None])
+        inside, edge = super()._compare(latitudes, longitudes)
         at_pole = latitudes == self._pole
         inside[at_pole], edge[at_pole] = True, self._reaches[0]
         at_other = latitudes == -self._pole
         inside[at_other], edge[at_other] = False, self._reaches[1]
         return inside, edge
-
-    def _compare_part(self, latitudes: Int32s, longitudes: Int32s) -> tuple[Mask, Mask]:
-        run, rise = self._east - self._west, self._to - self._from
-        # An edge is at most half a turn long: one name of the point's longitude can lie on it.
-        along = (longitudes.astype(np.int64) - self._west) % FULL_TURN
-        above = latitudes.astype(np.int64) - self._from
-        beside = along <= run
-        side = run * above - np.where(beside, along, 0) * rise  # 0: on it; negative: it is to the north
-        upright = run == 0
-        between = (np.minimum(rise, 0) <= above) & (above <= np.maximum(rise, 0))
-        edge: Mask = (beside & np.where(upright, between, side == 0)).any(axis=1)
-        northward = np.count_nonzero(beside & (along < run) & (side < 0), axis=1)
-        return (northward % 2 == 0) == (self._pole > 0), edge

@@ -28,6 +28,9 @@ from feature_service.table import Slots
 
 _FEW = 8
 """A tree pays where an answer is at most this fraction of its points; otherwise all are compared."""
+_SMALL = 2000
+"""Versions that may be looked at one by one on the event loop, with an area of at most `_SMALL_EDGES`."""
+_SMALL_EDGES = 100
 _SLACK = 1 - 1e-13
 _NO_DISTANCES: Floats = np.empty(0)
 
@@ -70,11 +73,25 @@ class Question(NamedTuple):
 
 
 def search(snapshot: Snapshot, question: Question) -> Found:
-    """The answer. Cheap by itself only where `is_cheap` says so."""
+    """The answer, however long it takes."""
     q = question
-    if q.origin is not None and q.area is None and q.limit is not None and q.after is None:
-        return _nearest(snapshot, q, q.origin, q.limit)
-    return _among(snapshot, q, _candidates(snapshot, q))
+    if q.origin is None or q.area is not None or q.limit is None or q.after is not None:
+        return _among(snapshot, q, _candidates(snapshot, q))
+    found = _by_trees(snapshot, q, q.origin, q.limit, snapshot.end // _FEW)
+    return _among(snapshot, q, _visible(snapshot, q, snapshot.all_alive())) if found is None else found
+
+
+def search_quickly(snapshot: Snapshot, question: Question) -> Found | None:
+    """The answer, where it takes less time than handing the question to another thread; elsewhere None."""
+    q = question
+    if snapshot.end <= _SMALL and not q.filters and (q.area is None or q.area.edges <= _SMALL_EDGES):
+        return search(snapshot, q)
+    if q.origin is None or q.area is not None or q.filters or q.after or q.limit is None or q.limit > 1000:
+        return None
+    if (q.limit + 1) * _FEW >= snapshot.end:
+        return search(snapshot, q)
+    # More looks than two are needed where many features are equally far, all in one place for example.
+    return _by_trees(snapshot, q, q.origin, q.limit, 4 * (q.limit + 1))
 
 
 def search_in_parts(snapshot: Snapshot, question: Question, size: int) -> Iterator[Part]:
@@ -108,19 +125,14 @@ def search_in_parts(snapshot: Snapshot, question: Question, size: int) -> Iterat
     yield Part(_by_distance(snapshot, slots, metres(np.sqrt(squared)), left), last=True)
 
 
-def is_cheap(snapshot: Snapshot, question: Question) -> bool:
-    """Whether the answer takes less time than handing the question to another thread costs."""
-    q = question
-    if q.filters or q.after or q.area is not None:
-        return snapshot.end <= 2000 and not q.filters
-    return q.origin is not None and q.limit is not None and (q.limit <= 1000 or snapshot.end <= 2000)
+def _by_trees(s: Snapshot, q: Question, origin: Vector, limit: int, most: int) -> Found | None:
+    """Ask the trees for a few more than needed until what they have certainly shown is enough.
 
-
-def _nearest(s: Snapshot, q: Question, origin: Vector, limit: int) -> Found:
-    """Ask the trees for a few more than needed until what they have certainly shown is enough."""
+    None where that takes more than `most` of each tree, or as many as a look at all would pay for.
+    """
     reach = math.sqrt(q.reach) * (2 - _SLACK)
     want = limit + 1
-    while want * _FEW < s.end:
+    while want * _FEW < s.end and want <= most:
         parts, horizon = [] if s.tail == s.end else [np.arange(s.tail, s.end)], math.inf
         for tree, slots in s.segments:
             chords, places = tree.query(origin, want, distance_upper_bound=reach)
@@ -138,7 +150,7 @@ def _nearest(s: Snapshot, q: Question, origin: Vector, limit: int) -> Found:
         if certain is None or np.count_nonzero(certain) >= limit:
             return _by_distance(s, slots, distances, limit)
         want *= 4
-    return _among(s, q, _visible(s, q, s.all_alive()))
+    return None
 
 
 def _visible(s: Snapshot, q: Question, slots: Slots) -> Slots:
@@ -231,7 +243,7 @@ def _by_distance(s: Snapshot, slots: Slots, distances: Floats, limit: int | None
     if same.any():
         slots = slots.copy()
         for begin, end in _runs(same):
-            slots[begin:end] = sorted(slots[begin:end].tolist(), key=s.columns.ids.__getitem__)
+            slots[begin:end] = _in_order_of_id(s, slots[begin:end])
     return Found(slots[:limit], distances[:limit])
 
 
@@ -240,9 +252,13 @@ def _by_id(s: Snapshot, q: Question, slots: Slots) -> Found:
     if q.after is not None:
         after = q.after.id
         slots = slots[np.fromiter((key > after for key in ids[slots]), bool, len(slots))]
+    return Found(_in_order_of_id(s, slots)[: q.limit], _NO_DISTANCES)
+
+
+def _in_order_of_id(s: Snapshot, slots: Slots) -> Slots:
+    ids = s.columns.ids
     if len(slots) <= 1024:
-        ordered = np.array(sorted(slots.tolist(), key=ids.__getitem__), np.intp)
-        return Found(ordered[: q.limit], _NO_DISTANCES)
+        return np.array(sorted(slots.tolist(), key=ids.__getitem__), np.intp)
     # Sorting strings would hold everything up; sorting bytes of fixed width lets others run. They
     # are filled in step by step for the same reason.
     parts = [slots[begin : begin + 4096] for begin in range(0, len(slots), 4096)]
@@ -250,7 +266,8 @@ def _by_id(s: Snapshot, q: Question, slots: Slots) -> Found:
     keys = np.empty(len(slots), f"S{width}")
     for n, part in enumerate(parts):
         keys[n * 4096 : n * 4096 + len(part)] = [key.encode() for key in ids[part]]
-    return Found(slots[np.argsort(keys)][: q.limit], _NO_DISTANCES)
+    ordered: Slots = slots[np.argsort(keys)]
+    return ordered
 
 
 def _runs(same: Mask) -> list[tuple[int, int]]:

@@ -70,7 +70,7 @@ class FeatureService(Service):
             importer=self._importer,
             fences=self._fences,
         )
-        return feature.handler(), SeedServicer(projection, self._settings.seed_limit).handler()
+        return feature.handler(), SeedServicer(projection, executor, self._settings.seed_limit).handler()
 
     def unready(self) -> str | None:
         if self._projection.fault is not None:

@@ -3,7 +3,9 @@
 Registered raw: what a method answers are the bytes that go out.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from typing import Any
 
 import grpc
@@ -19,7 +21,7 @@ from feature_service.lists import Lister
 from feature_service.masks import read_mask_of
 from feature_service.nearest_stream import NearestAnswerer
 from feature_service.projection import Projection
-from feature_service.search import Question, search
+from feature_service.search import Question, search, search_quickly
 from feature_service.validation import Problems, check_id, check_message_id, check_point, collection_of, encoded_feature
 from feature_service.watching import Watcher
 from feature_service.writes import Writer
@@ -163,8 +165,8 @@ class FeatureServicer:
 class SeedServicer:
     """stream_service.StreamService: the nearest places, one a message."""
 
-    def __init__(self, projection: Projection, limit: int) -> None:
-        self._projection, self._limit = projection, limit
+    def __init__(self, projection: Projection, executor: Executor, limit: int) -> None:
+        self._projection, self._executor, self._limit = projection, executor, limit
 
     async def list_features(self, request: seed.Point, context: Context) -> AsyncIterator[bytes]:
         """ListFeatures, from the collection `places`."""
@@ -175,8 +177,11 @@ class SeedServicer:
         snapshot = self._projection.snapshot("places")
         if snapshot is None:
             return
-        origin = unit_vector(request.latitude, request.longitude)
-        for slot in search(snapshot, Question(origin, limit=self._limit)).slots.tolist():
+        question = Question(unit_vector(request.latitude, request.longitude), limit=self._limit)
+        found = search_quickly(snapshot, question)
+        if found is None:
+            found = await asyncio.get_running_loop().run_in_executor(self._executor, search, snapshot, question)
+        for slot in found.slots.tolist():
             feature = to_feature(snapshot.columns.items[slot])
             location = seed.Point(latitude=feature.location.latitude, longitude=feature.location.longitude)
             yield seed.Feature(name=feature.name, location=location).SerializeToString()
