@@ -100,6 +100,34 @@ async def test_the_queue_of_appends_is_bounded(server: NatsServer) -> None:
         assert await large == [Appended(102, False)]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"stream":"signpost-notes", "seq":0, "duplicate": true}',
+        b'{"error":{"code":409,"err_code":10158,"description":"duplicate message id is in process"},'
+        b'"stream":"signpost-notes","seq":0}',
+    ],
+)
+async def test_an_append_whose_like_is_on_its_way_in_a_cluster_waits_for_its_sequence(
+    server: NatsServer, answer: bytes
+) -> None:
+    """So a cluster's leader answers the second of two with one message id, before it has stored the first."""
+    async with await JetStreamStore.open(server.url, [LogSettings("notes")]) as store:
+        log = store["notes"]
+        server.freeze()
+        appending = log.submit([Append("a", b"", "id")])
+        publisher = log._publisher
+        while not publisher._in_flight:  # noqa: ASYNC110 - it sets no event
+            await asyncio.sleep(0)
+        (number,) = publisher._in_flight
+        publisher._on_answer(number, answer)
+        assert not appending.done()
+        server.thaw()
+        (appended,) = await appending
+        assert isinstance(appended, Appended)
+        assert appended.sequence == 1
+
+
 async def test_closing_answers_what_waits(server: NatsServer) -> None:
     async with await JetStreamStore.open(server.url, [LogSettings("notes")], QUICK) as store:
         futures = [store["notes"].submit([Append("a", b"%d" % i)]) for i in range(1000)]

@@ -214,8 +214,10 @@ class Publisher:
             return
         answer = json.loads(data)
         error = answer.get("error")
-        if error is None and answer["stream"] != self._names.stream:
-            self._later(pending)  # somebody else's stream has taken our subjects
+        if error is None and (answer["stream"] != self._names.stream or not answer["seq"]):
+            self._later(
+                pending
+            )  # somebody else's stream has taken our subjects; or its like is on its way in a cluster
         elif error is None:
             self._on_stored(pending, answer["seq"], duplicate=answer.get("duplicate", False))
         elif error.get("err_code") in WRONG_LAST_SEQUENCE:

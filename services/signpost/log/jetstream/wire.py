@@ -25,6 +25,7 @@ CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE_FOUND = 10037
 _FULL = frozenset({10023, 10047, 10077})
 _TOO_LARGE = 10054
+_NOT_NOW = frozenset({10158, 10167})  # in a cluster: its message id is on its way already; too much waits there
 
 
 _new = tuple.__new__  # shorter than a NamedTuple's own constructor; twice for each record that is read
@@ -106,6 +107,6 @@ def error_of(answer: dict[str, Any]) -> SignpostError | None:
         return StorageFull(f"NATS cannot store it: {text}", retry_after_s=1.0)
     if code == _TOO_LARGE:
         return TooLarge("a record", 0, 0)
-    if error.get("code") == 503:
+    if error.get("code") == 503 or code in _NOT_NOW:
         return None
     return LogUnavailable(f"NATS refused it: {text} ({code})", retry_after_s=1.0)
