@@ -60,6 +60,7 @@ class Subscription:
         self._handed_gaps = self._saved_gaps = 0  # gaps before that, and before what is to be saved
         self._saved: Position | None = None
         self._save_timer: asyncio.TimerHandle | None = None
+        self._unstored: Position | None = None  # for the store, once the save before is through
         self._saving: asyncio.Task[None] | None = None
         # Group: turn and sequence of what was handed over since the last acknowledgement.
         self._unacked: list[tuple[int, int]] = []
@@ -182,13 +183,19 @@ class Subscription:
             through = position.to_proto() if exact else npb.Position(sequence=position.sequence)
             self._hub.send(npb.ConnectRequest(ack=npb.AckFrame(subscription=self.name, through=through)))
         if self._store is not None:
-            self._saving = asyncio.create_task(self._save(self._store, position))
+            self._unstored = position
+            if self._saving is None or self._saving.done():
+                self._saving = asyncio.create_task(self._save(self._store))
 
-    async def _save(self, store: PositionStore, position: Position) -> None:
-        try:
-            await store.save(self.name, position)
-        except Exception as error:  # whatever a store of the caller's raises
-            raise SignpostError(f"the position store: {error}", reason="POSITION_STORE") from error
+    async def _save(self, store: PositionStore) -> None:
+        """One at a time: an older position must not come last."""
+        while (position := self._unstored) is not None:
+            self._unstored = None
+            try:
+                await store.save(self.name, position)
+            except Exception as error:  # whatever a store of the caller's raises
+                if self._unstored is None:
+                    raise SignpostError(f"the position store: {error}", reason="POSITION_STORE") from error
 
     async def aclose(self, *, forget_cursor: bool = False) -> None:
         """End the subscription; what was handled is saved first. `forget_cursor`: the durable cursor too.

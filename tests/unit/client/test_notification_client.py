@@ -562,6 +562,33 @@ async def test_a_position_store_takes_a_restart(tmp_path: Path) -> None:
     assert hub.of("subscribe")[1].start.after.token == b"0"
 
 
+async def test_a_slow_position_store_ends_with_the_newest_position() -> None:
+    first, go, saved = asyncio.Event(), asyncio.Event(), list[int]()
+
+    class Slow:
+        async def load(self, subscription: str) -> Position | None:
+            return None
+
+        async def save(self, subscription: str, position: Position) -> None:
+            if not first.is_set():
+                first.set()
+                await go.wait()
+            saved.append(position.sequence)
+
+    async with client_of(Hub().script(records("n", 0, 1, 2, 3))) as client:
+        subscription = client.subscribe("t", name="n", position_store=Slow())
+        await take(subscription, 2)
+        subscription._save_now()
+        await first.wait()
+        await take(subscription, 1)
+        closing = asyncio.create_task(subscription.aclose())
+        for _ in range(3):
+            await asyncio.sleep(0)  # it would save by now, beside the first one
+        go.set()
+        await closing
+    assert saved == [1, 2]
+
+
 async def test_a_position_store_that_fails_fails_the_subscription(tmp_path: Path) -> None:
     path = tmp_path / "positions"
     path.write_text("not JSON")
