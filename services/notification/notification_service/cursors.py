@@ -132,10 +132,9 @@ class Cursor:
     async def _settle(self, position: pb.Position) -> tuple[bytes, int]:
         if position.WhichOneof("position") == "token":
             return position.token, await self._log.resolve(position.token)
-        if position.sequence > self._log.head:
-            raise PositionAhead(
-                f"{position.sequence} is beyond the head of the log", first_available=self._log.head + 1
-            )
+        # What another replica has delivered this one may not have seen yet.
+        if position.sequence > self._log.head and position.sequence > (last := (await self._log.bounds()).last):
+            raise PositionAhead(f"{position.sequence} is beyond the head of the log", first_available=last + 1)
         return await self._log.position(position.sequence), position.sequence
 
     async def _store(self, position: bytes, sequence: int) -> None:

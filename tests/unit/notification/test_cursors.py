@@ -8,7 +8,7 @@ from notification_service.cursors import Cursor, cursor_key
 from signpost.errors import InvalidArgument, PositionAhead, SignpostError
 from signpost.log import LogSettings, Retention, open_store
 from signpost.log.base import Log, Store
-from signpost.log.memory import MemoryStore
+from signpost.log.memory import MemoryLog, MemoryStore
 
 from protos.notification.v1 import notification_pb2 as pb
 from tests.unit.notification.conftest import eventually, publication, publish
@@ -89,6 +89,16 @@ async def test_what_is_no_place_is_refused_and_moves_nothing(store: Store) -> No
     await cursor.close()
     assert [type(error) for error in refused] == [InvalidArgument, PositionAhead]
     assert (await opened(store)).sequence == 0
+
+
+async def test_what_another_replica_has_delivered_is_no_mistake(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[SignpostError] = []
+    cursor = await opened(store, refused=refused)
+    monkeypatch.setattr(MemoryLog, "head", 90)  # what this replica has seen: a moment behind
+    cursor.ack(pb.Position(sequence=95))
+    await cursor.close()
+    assert not refused
+    assert (await opened(store)).sequence == 95
 
 
 async def test_fault_12_a_cursor_of_the_log_that_was_gives_way(store: Store) -> None:
