@@ -1,5 +1,6 @@
 """From a URL to an open store."""
 
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -57,8 +58,8 @@ async def _open(url: str, logs: Sequence[LogSettings], settings: Any, clock: Cal
 
 
 def sqlite_path(url: str) -> str:
-    """The path in a `sqlite:///PATH` URL."""
+    """The path in a `sqlite:///PATH` URL, behind its symbolic links: one file under two names is one log."""
     path = url.removeprefix("sqlite:///")
     if path == url or not path:
         raise LogRefused(f"{url!r} names no file: write sqlite:///PATH")
-    return path
+    return os.path.realpath(path)

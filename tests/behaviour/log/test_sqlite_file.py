@@ -115,6 +115,22 @@ async def test_fault_25_a_second_process_is_refused(tmp_path: Path) -> None:
     await filled(path)
 
 
+async def test_a_second_name_of_the_file_is_no_second_log(tmp_path: Path) -> None:
+    path, link = tmp_path / "a.db", tmp_path / "links" / "b.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    async with open_store(f"sqlite:///{link}", [LOG]) as store:  # made where the link leads
+        await store["notes"].append(Append("a", b"1"))
+        with pytest.raises(LogRefused, match="in use"):
+            async with open_store(f"sqlite:///{path}", [LOG]):
+                pass
+    async with open_store(f"sqlite:///{path}", [LOG]) as store:
+        assert (await store["notes"].append(Append("a", b"2"))).sequence == 2
+        with pytest.raises(LogRefused, match="in use"):
+            async with open_store(f"sqlite:///{link}", [LOG]):
+                pass
+
+
 async def test_a_second_store_in_the_same_process_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     async with open_store(f"sqlite:///{path}", [LOG]):

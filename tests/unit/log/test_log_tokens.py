@@ -1,5 +1,7 @@
 """Position tokens, dedupe keys, subjects: the pure parts of the log."""
 
+from pathlib import Path
+
 import pytest
 import signpost.log
 from hypothesis import given
@@ -103,7 +105,7 @@ def test_what_is_no_filter(pattern: str) -> None:
 
 
 def test_the_path_in_a_url() -> None:
-    assert sqlite_path("sqlite:///data/a.db") == "data/a.db"
+    assert sqlite_path("sqlite:///data/a.db") == str(Path("data/a.db").resolve())
     assert sqlite_path("sqlite:////var/lib/a.db") == "/var/lib/a.db"
     with pytest.raises(LogRefused):
         sqlite_path("sqlite://a.db")
