@@ -1,10 +1,11 @@
 """ListFeatures: one snapshot, in batches, nearest first."""
 
 import asyncio
+import dataclasses
+import functools
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
-from typing import NamedTuple
 
 import numpy as np
 from signpost.errors import Violation
@@ -17,6 +18,7 @@ from feature_service.geometry import Vector, unit_vector
 from feature_service.index import Snapshot
 from feature_service.masks import ReadMask, read_mask_of
 from feature_service.metrics import LISTING
+from feature_service.parsing import LARGE_BYTES, parsed
 from feature_service.projection import Projection
 from feature_service.search import After, Found, Question, search_in_parts, search_quickly
 from feature_service.validation import Problems, area_of, check_point, collection_of, filters_of
@@ -38,7 +40,8 @@ _FEW = 256
 """Below this protobuf is quicker than numpy."""
 
 
-class ListQuery(NamedTuple):
+@dataclasses.dataclass(eq=False)
+class ListQuery:
     """A valid request."""
 
     collection: str
@@ -50,7 +53,7 @@ class ListQuery(NamedTuple):
     batch: int
     request: ListFeaturesRequest
 
-    @property
+    @functools.cached_property
     def hash(self) -> bytes:
         """What a continuation recognises the request by; most lists are answered without one."""
         return continuation.request_hash(self.request)
@@ -83,16 +86,11 @@ def parse(request: ListFeaturesRequest) -> ListQuery:
     if origin is None and isinstance(area, Circle):
         origin = area.center
     limit = request.limit or (None if area is not None else DEFAULT_LIMIT)
-    return ListQuery(
-        collection,
-        origin,
-        area,
-        filters,
-        limit,
-        mask,
-        request.batch_size or DEFAULT_BATCH,
-        request,
-    )
+    batch = request.batch_size or DEFAULT_BATCH
+    query = ListQuery(collection, origin, area, filters, limit, mask, batch, request)
+    if request.ByteSize() > LARGE_BYTES:
+        _ = query.hash  # here, where nobody waits for it
+    return query
 
 
 class Lister:
@@ -103,7 +101,7 @@ class Lister:
 
     async def list(self, request: ListFeaturesRequest, context: object = None) -> AsyncIterator[bytes]:
         """The encoded batches."""
-        query = parse(request)
+        query = await parsed(parse, request)
         await self._projection.until_ready()
         if request.HasField("min_position"):
             await self._projection.wait_visible(request.min_position)

@@ -14,6 +14,7 @@ from feature_service.geometry import LATITUDE_MAX, LONGITUDE_MAX, Floats, Ints
 from feature_service.index import TAIL, Snapshot
 from feature_service.metrics import ANSWERING
 from feature_service.nearest import Nearest, NearestQuery, nearest_in_parts, nearest_quickly
+from feature_service.parsing import parsed
 from feature_service.projection import Projection
 from feature_service.validation import Problems, collection_of, filters_of
 from protos.feature.v1 import feature_pb2 as pb
@@ -87,7 +88,7 @@ class NearestAnswerer:
 
     async def _prepare(self, request: pb.NearestFeaturesRequest) -> _Work:
         """What to ask of which snapshot, once all is visible that the request wants to see."""
-        collection, query = _parse(request)
+        collection, query = await parsed(_parse, request)
         await self._projection.until_ready()
         if request.HasField("min_position"):
             await self._projection.wait_visible(request.min_position)

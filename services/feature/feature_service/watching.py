@@ -1,7 +1,7 @@
 """WatchFeatures as a stream: snapshot or resume, `caught_up`, then live."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from feature_service.geometry import unit_vector
 from feature_service.index import Snapshot
 from feature_service.items import to_feature
 from feature_service.metrics import RESETS, SELECTING, WATCH_EVENTS
+from feature_service.parsing import parsed
 from feature_service.projection import Projection
 from feature_service.records import Change, Kind, collections, decode
 from feature_service.search import After, Found, Question, search
@@ -24,6 +25,7 @@ _EVENTS, _FEATURES = b"\x0a", b"\x12"
 _FRAME_EVENTS = 1000
 _FRAME_BYTES = 1 << 20
 _PROGRESS_MS = 15_000
+_FEW_RECORDS = 50
 
 
 class _Request(NamedTuple):
@@ -39,7 +41,7 @@ class Watcher:
 
     async def run(self, request: pb.WatchFeaturesRequest) -> AsyncIterator[bytes]:
         """The encoded frames; never ends by itself."""
-        selection, progress_s = _parse(request)
+        selection, progress_s = await parsed(_parse, request)
         if request.HasField("min_position"):
             await self._projection.wait_visible(request.min_position)
         stream = _Stream(self._projection, self._executor, selection, progress_s)
@@ -150,7 +152,7 @@ class _Stream:
         await self._projection.wait_for(after)
         async for page in self._pages(after):
             last: dict[str, Event] = {}
-            for change, event in self._stands(page):
+            for change, event in await self._standing(page):
                 last.pop(change.id, None)
                 last[change.id] = event
             for frame in self._events(list(last.values()), page.position):
@@ -172,7 +174,7 @@ class _Stream:
         self.watch.behind = behind._replace(snapshot=None)
         async for page in self._pages(behind.after):
             events: list[Event] = []
-            for change, event in self._stands(page):
+            for change, event in await self._standing(page):
                 if event.kind == pb.EVENT_KIND_PRESENT:
                     kind = pb.EVENT_KIND_MOVED if change.id in held else pb.EVENT_KIND_ENTERED
                     held.add(change.id)
@@ -201,6 +203,12 @@ class _Stream:
                 if not self._position:
                     self._position = await log.position(after)
                 return
+
+    async def _standing(self, page: Page) -> Iterable[tuple[Change, Event]]:
+        """The same as `_stands`; of many records in a thread, whatever their area and filters take."""
+        if len(page.records) <= _FEW_RECORDS:
+            return self._stands(page)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, list, self._stands(page))
 
     def _stands(self, page: Page) -> Iterator[tuple[Change, Event]]:
         """Whether each changed feature of a page is in the set after its change: `present` or `left`."""
