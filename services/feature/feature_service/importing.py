@@ -21,7 +21,7 @@ from feature_service.items import to_item
 from feature_service.metrics import REFUSED, UNCHANGED, WRITTEN
 from feature_service.projection import Projection
 from feature_service.records import put_payload
-from feature_service.validation import Problems, collection_of, encoded_feature
+from feature_service.validation import MOST_OF_AN_ITEM, Problems, collection_of, encoded_feature
 from protos.feature.v1.feature_pb2 import ImportFeaturesRequest, ImportFeaturesResponse, ItemError
 
 IN_FLIGHT = 8
@@ -101,7 +101,7 @@ class Importer:
             for n, feature in enumerate(features[begin : begin + _SLICE], begin):
                 encoded = encoded_feature(problems, "", feature)
                 if problems.violations:
-                    answer.errors.extend(_error(n, violation) for violation in problems.violations)
+                    answer.errors.extend(_error(n, violation) for violation in problems.violations[:MOST_OF_AN_ITEM])
                     problems = Problems()
                     continue
                 feature_id = feature.id

@@ -7,13 +7,15 @@ all of them. What passes is in range, finite, and of the domain's own types.
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from signpost.errors import InvalidArgument, Violation
 
-from feature_service import filters
+from feature_service import codec, filters
 from feature_service.areas import Area, Box, Circle, Polygon
 from feature_service.filters import Condition, Filter, Scalar
 from feature_service.geometry import LATITUDE_MAX, LONGITUDE_MAX
@@ -28,6 +30,12 @@ MAX_FILTERS = 32
 MAX_HOLES = 100
 MAX_RING_POINTS = 10_000
 MAX_MASK_PATHS = 64
+MOST_OF_AN_ITEM = 3
+"""What is told of one item of a batch: 10,000 of them may be wrong, and the answer must fit into a message."""
+_MOST_TOLD, _LONGEST_FIELD = 20, 80
+"""What is told of a request goes in the trailing metadata, of which clients take 8 KiB."""
+_MAYBE_DEEP = 30
+"""So many objects and lists, by the bytes that they begin with, may be one in the other."""
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 _LAST_NS_SECOND = 9_223_372_036
 _MAY_BE_INFINITE = re.compile(rb"\x11.{6}[\xf0-\xff][\x7f\xff]", re.DOTALL).search
@@ -42,6 +50,8 @@ class Problems:
 
     def add(self, field: str, description: str, reason: str = "INVALID_FIELD") -> None:
         """One bad field."""
+        if len(field) > _LONGEST_FIELD:
+            field = field[:_LONGEST_FIELD] + "…"
         self.violations.append(Violation(field, description, reason))
 
     def check(self) -> None:
@@ -49,7 +59,8 @@ class Problems:
         if self.violations:
             text = "; ".join(f"{v.field}: {v.description}" for v in self.violations[:3])
             more = len(self.violations) - 3
-            raise InvalidArgument(text + (f"; and {more} more" if more > 0 else ""), violations=self.violations)
+            told = self.violations[:_MOST_TOLD]
+            raise InvalidArgument(text + (f"; and {more} more" if more > 0 else ""), violations=told)
 
 
 def check_id(problems: Problems, field: str, value: str) -> None:
@@ -103,9 +114,22 @@ def encoded_feature(problems: Problems, field: str, feature: pb.Feature) -> byte
             description = f"has {size} bytes; the limit is {MAX_PROPERTIES_BYTES}"
             problems.add(f"{field}properties", description, "INVALID_PROPERTIES")
     if _MAY_BE_INFINITE(encoded):
-        for path in _infinite(f"{field}properties", feature.properties):
+        for path in islice(_infinite(f"{field}properties", feature.properties), MOST_OF_AN_ITEM):
             problems.add(path, "must be finite: JSON has no other numbers", "INVALID_PROPERTIES")
+    if encoded.count(b"*") + encoded.count(b"2") > _MAYBE_DEEP and _is_too_deep(encoded):
+        problems.add(
+            f"{field}properties", "must be nested less: a watch's message has 100 levels", "INVALID_PROPERTIES"
+        )
     return encoded
+
+
+def _is_too_deep(encoded: bytes) -> bool:
+    """Whether nobody could read the feature out of a watch, in which it lies deeper than in a put."""
+    try:
+        pb.WatchFeaturesResponse.FromString(codec.field(b"\x0a", codec.field(b"\x12", encoded)))
+    except DecodeError:
+        return True
+    return False
 
 
 def _infinite(path: str, properties: Struct) -> Iterator[str]:
