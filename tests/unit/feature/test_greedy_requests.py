@@ -1,23 +1,31 @@
 """What one legal request may cost the others: little of the event loop, and a bounded share of memory."""
 
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from feature_service import filters
+from feature_service import continuation, filters
 from feature_service import nearest as nearest_module
 from feature_service.areas import Polygon
+from feature_service.fences.book import FenceBook
 from feature_service.filters import Filter
 from feature_service.geometry import unit_vector
 from feature_service.index import Snapshot
 from feature_service.nearest import Nearest, NearestQuery, nearest_in_parts, nearest_quickly
 from feature_service.nearest_stream import NearestAnswerer
+from feature_service.parsing import LARGE_BYTES, parsed
 from feature_service.rings import ring
 from feature_service.search import Question, search, search_quickly
+from feature_service.validation import Problems, area_of, encoded_feature
+from signpost.errors import InvalidArgument
+from signpost.log import LogSettings, Retention
+from signpost.log.memory import MemoryStore
+from signpost.server.errors import status_of
 
 from protos.feature.v1 import feature_pb2 as pb
-from tests.unit.feature.inprocess import feature, parts
+from tests.unit.feature.inprocess import NEVER, feature, parts
 from tests.unit.feature.oracle import Place
 from tests.unit.feature.test_search import World
 
@@ -91,3 +99,104 @@ async def test_an_answer_too_large_for_a_message_is_refused_before_it_is_complet
     assert sum(asked) < 100
     assert list(answer.counts) == [10] * 25
     assert len(answer.ids) == len(answer.distances_m) == 250
+
+
+async def test_a_large_request_is_checked_in_a_thread() -> None:
+    def thread_of(request: pb.ListFeaturesRequest) -> int:
+        return threading.get_ident()
+
+    assert await parsed(thread_of, pb.ListFeaturesRequest()) == threading.get_ident()
+    large = pb.ListFeaturesRequest(collection="x" * LARGE_BYTES)
+    assert await parsed(thread_of, large) != threading.get_ident()
+
+
+async def test_a_list_is_recognised_by_its_request_once_however_many_batches_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hashed: list[int] = []
+    request_hash = continuation.request_hash
+
+    def counted(request: pb.ListFeaturesRequest) -> bytes:
+        hashed.append(request.ByteSize())
+        return request_hash(request)
+
+    monkeypatch.setattr(continuation, "request_hash", counted)
+    async with parts() as replica:
+        for n in range(9):
+            await replica.put(feature(f"f{n}", n, n))
+        assert len(await replica.list(pb.ListFeaturesRequest(origin=pb.Point(), limit=9, batch_size=1))) == 9
+    assert len(hashed) == 1
+
+
+def test_what_is_wrong_with_a_request_fits_into_the_trailing_metadata() -> None:
+    area = pb.Area()
+    area.polygon.exterior.latitudes.extend([900_000_001] * 100)
+    area.polygon.exterior.longitudes.extend([1_800_000_001] * 100)
+    for _ in range(100):
+        area.polygon.holes.append(area.polygon.exterior)
+    problems = Problems()
+    area_of(problems, "area", area)
+    endless = feature("endless", 0, 0, **{letter * 15_000: float("nan") for letter in "abcd"})
+    encoded_feature(problems, "feature.", endless)
+    with pytest.raises(InvalidArgument) as refused:
+        problems.check()
+    assert "and 2020 more" in refused.value.message
+    assert status_of(refused.value).ByteSize() < 4096
+    alone = Problems()
+    encoded_feature(alone, "feature.", endless)
+    assert [violation.field[:20] for violation in alone.violations] == [f"feature.properties.{c}"[:20] for c in "abc"]
+    assert max(len(violation.field) for violation in alone.violations) < 100
+
+
+async def test_what_is_wrong_with_the_items_of_a_batch_fits_into_a_message() -> None:
+    wrong = feature("", 900_000_001, 1_800_000_001, **{f"k{n}": float("nan") for n in range(10)})
+
+    async def requests() -> AsyncIterator[pb.ImportFeaturesRequest]:
+        yield pb.ImportFeaturesRequest(id=1, features=[wrong] * 100)
+
+    async with parts() as replica:
+        (answer,) = [each async for each in replica.importer.run(requests())]
+    assert sorted({error.index for error in answer.errors}) == list(range(100))
+    assert answer.ByteSize() * 100 < 4 << 20  # of 10,000 items
+
+
+def test_what_can_be_put_can_be_watched() -> None:
+    refused = []
+    for depth in range(1, 33):
+        nested = feature("deep", 0, 0)
+        value = nested.properties.fields["a"]
+        for _ in range(depth):
+            value = value.struct_value.fields["a"]
+        value.number_value = 2.0
+        pb.PutFeatureRequest.FromString(pb.PutFeatureRequest(feature=nested).SerializeToString())
+        problems = Problems()
+        encoded_feature(problems, "", nested)
+        if problems.violations:
+            assert [violation.field for violation in problems.violations] == ["properties"]
+            refused.append(depth)
+        else:
+            events = pb.FeatureEvents(features=[nested])
+            pb.WatchFeaturesResponse.FromString(pb.WatchFeaturesResponse(events=events).SerializeToString())
+    assert refused == [32]
+
+
+async def test_large_fences_are_listed_in_pages_that_fit_into_a_message() -> None:
+    async with MemoryStore([NEVER, LogSettings("state", Retention(keep_last=True))]) as store:
+        book = FenceBook(store["features"], store["state"])
+        for n in range(12):
+            fence = pb.Fence(id=f"f{n:02}", collection="places" if n % 2 else "others")
+            fence.area.polygon.exterior.latitudes.extend([900_000_000 - n] * 40_000)
+            await book.put(fence)
+        for collection, expected in (("", range(12)), ("places", range(1, 12, 2))):
+            listed, token = [], ""
+            while True:
+                page = await book.page(collection, 1000, token)
+                assert sum(fence.ByteSize() for fence in page.fences) < 2 << 20
+                listed += [fence.id for fence in page.fences]
+                if not (token := page.next_token):
+                    break
+            assert listed == [f"f{n:02}" for n in expected]
+        for foreign in ("*", "é", "AAAA", "Pg==", "aW5zaWRlLmE="):
+            with pytest.raises(InvalidArgument) as refused:
+                await book.page("", 10, foreign)
+            assert refused.value.violations[0].field == "page_token"

@@ -11,9 +11,14 @@ from uuid import uuid4
 
 from signpost.errors import InvalidArgument, StaleSequence, Violation
 from signpost.log.base import Append, Log
+from signpost.log.subjects import is_subject
 
 from feature_service.fences.stored import FENCES, fence_payload, fence_subject, stored_fence
 from protos.feature.v1.feature_pb2 import Fence
+
+_AT_ONCE = 50
+_PAGE_BYTES = 1 << 20
+"""A page ends with the fence that reaches this: each may be a quarter of it, and a message holds four times as much."""
 
 
 class Put(NamedTuple):
@@ -77,11 +82,16 @@ class FenceBook:
             return True
 
     async def page(self, collection: str, size: int, token: str) -> FencePage:
-        """The next fences by id, of one collection (empty: of all). Raises InvalidArgument for a foreign token."""
+        """The next fences by id, of one collection (empty: of all): as many as asked for, or as fill a message.
+
+        Raises InvalidArgument for a foreign token.
+        """
         after = _decode(token) if token else ""
         fences: list[Fence] = []
+        most = min(size, _AT_ONCE)
+        left = _PAGE_BYTES
         while True:
-            records = await self._state.last_of_each(FENCES, after_subject=after, limit=size)
+            records = await self._state.last_of_each(FENCES, after_subject=after, limit=most)
             for record in records:
                 after = record.subject
                 if record.tombstone:
@@ -90,15 +100,19 @@ class FenceBook:
                 if collection and fence.collection != collection:
                     continue
                 fences.append(fence)
-                if len(fences) == size:
+                left -= len(record.payload)
+                if len(fences) == size or left <= 0:
                     return FencePage(fences, base64.urlsafe_b64encode(after.encode()).decode())
-            if len(records) < size:
+            if len(records) < most:
                 return FencePage(fences, "")
 
 
 def _decode(token: str) -> str:
     try:
-        return base64.urlsafe_b64decode(token.encode()).decode()
+        after = base64.urlsafe_b64decode(token.encode()).decode()
     except (binascii.Error, UnicodeError):
+        after = ""
+    if not after.startswith(fence_subject("")) or not is_subject(after):
         violation = Violation("page_token", "is no token of this server's")
-        raise InvalidArgument("page_token: is no token of this server's", violations=[violation]) from None
+        raise InvalidArgument("page_token: is no token of this server's", violations=[violation])
+    return after

@@ -6,7 +6,8 @@ import grpc
 
 from feature_service.fences.book import FenceBook
 from feature_service.fences.requests import completed
-from feature_service.validation import Problems, check_id, check_message_id
+from feature_service.parsing import parsed
+from feature_service.validation import Problems, check_id, check_message_id, collection_of
 from protos.feature.v1 import feature_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -21,10 +22,7 @@ class FenceServicer:
 
     async def put_fence(self, request: pb.PutFenceRequest, context: Context) -> pb.PutFenceResponse:
         """PutFence."""
-        problems = Problems()
-        fence = completed(problems, request.fence)
-        check_message_id(problems, request.message_id)
-        problems.check()
+        fence = await parsed(_fence_of, request)
         stored = await self._book.put(fence, request.message_id)
         return pb.PutFenceResponse(fence=stored.fence, duplicate=stored.duplicate)
 
@@ -41,6 +39,7 @@ class FenceServicer:
         problems = Problems()
         if request.page_size > MAX_PAGE:
             problems.add("page_size", f"must be at most {MAX_PAGE}")
+        collection_of(problems, request.collection)
         problems.check()
         page = await self._book.page(request.collection, request.page_size or DEFAULT_PAGE, request.page_token)
         return pb.ListFencesResponse(fences=page.fences, next_page_token=page.next_token)
@@ -58,3 +57,11 @@ class FenceServicer:
                 self.list_fences, pb.ListFencesRequest.FromString, pb.ListFencesResponse.SerializeToString
             ),
         }
+
+
+def _fence_of(request: pb.PutFenceRequest) -> pb.Fence:
+    problems = Problems()
+    fence = completed(problems, request.fence)
+    check_message_id(problems, request.message_id)
+    problems.check()
+    return fence
