@@ -34,14 +34,17 @@ class Exchange(Generic[Ask, Answer]):
         *,
         window: int,
         silence_s: float | None = None,
+        recovers: Callable[[SignpostError, Iterable[Ask]], bool] = lambda _error, _unanswered: False,
     ) -> None:
-        """`silence_s`: longer without an answer, while one is due, is a dead connection."""
+        """`silence_s`: longer without an answer, while one is due, is a dead connection. `recovers`: whether the
+        unanswered ask otherwise after this error, so that they may be sent again at once."""
         self._reconnector = reconnector
         self._method = method
         self._source = source
         self._id_of = id_of
         self._window = window
         self._silence_s = silence_s
+        self._recovers = recovers
         self._unanswered: deque[Ask] = deque()
         self._sent = 0  # how many of the unanswered went out on this link
         self._source_done = False
@@ -81,6 +84,8 @@ class Exchange(Generic[Ask, Answer]):
                     raise Unavailable("the server ended the call before the last answer", reason="ENDED_EARLY")
             except SignpostError as error:
                 self._drop()
+                if self._recovers(error, self._unanswered):
+                    continue
                 try:
                     await self._reconnector.lost(error, link.channel if link else None)
                 except SignpostError:

@@ -24,7 +24,7 @@ from signpost.client.retry import Retry
 from signpost.client.settings import ClientSettings
 from signpost.client.states import StateChange, Status
 from signpost.client.watch import Watch, WatchedSet
-from signpost.errors import PositionError
+from signpost.errors import PositionError, SignpostError
 
 DEFAULT_TARGET = "localhost:50051"
 
@@ -121,6 +121,7 @@ class FeatureClient:
             lambda batch: batch.continuation or None,
             position=continuation or None,
             silence_s=self.settings.stream.list_timeout_s,
+            recovers=lambda error: self._forget_writes(error, request),
         )
         self._streams.add(stream)
         return FeatureList(stream)
@@ -164,6 +165,7 @@ class FeatureClient:
             first,
             lambda frame: frame.position if frame.HasField("position") else None,
             silence_s=2 * interval_s,
+            recovers=lambda error: not min_position and self._forget_writes(error, request),
         )
         self._streams.add(stream)
         return Watch(stream, watched)
@@ -243,7 +245,10 @@ class FeatureClient:
         )
         self._see_writes(template)
         async with self._exchange(
-            "nearest", methods.NEAREST_FEATURES, nearest_batches(origins, template, batch_size)
+            "nearest",
+            methods.NEAREST_FEATURES,
+            nearest_batches(origins, template, batch_size),
+            lambda error, unanswered: self._forget_writes(error, template, *unanswered),
         ) as exchange:
             async for _, answer in exchange:
                 for found in nearest_of(answer):
@@ -302,17 +307,24 @@ class FeatureClient:
         self._see_writes(request)
         try:
             return await self._retry.call(method, request, timeout_s=timeout_s)
-        except PositionError:
-            if not self._written.ByteSize():
+        except PositionError as error:
+            if not self._forget_writes(error, request):
                 raise
-            # The log was restored or recreated: the writes are not there to be seen any more.
-            self._written, self._written_sequence = fpb.Position(), 0
-            request.ClearField("min_position")
             return await self._retry.call(method, request, timeout_s=timeout_s)
 
     def _see_writes(self, request: Any) -> None:
         if self._written.ByteSize():
             request.min_position.CopyFrom(self._written)
+
+    def _forget_writes(self, error: SignpostError, *requests: Any) -> bool:
+        """Where the log was restored or recreated the writes are not there to be seen any more: whether any of these
+        requests had waited for them."""
+        stale = [r for r in requests if isinstance(error, PositionError) and r.HasField("min_position")]
+        for request in stale:
+            if request.min_position == self._written:
+                self._written, self._written_sequence = fpb.Position(), 0
+            request.ClearField("min_position")
+        return bool(stale)
 
     def _wrote(self, position: fpb.Position, sequence: int) -> None:
         if sequence > self._written_sequence:
@@ -327,7 +339,13 @@ class FeatureClient:
             instruments=self._instruments,
         )
 
-    def _exchange(self, name: str, method: Method[Req, Res], source: AsyncIterable[Req]) -> Exchange[Req, Res]:
+    def _exchange(
+        self,
+        name: str,
+        method: Method[Req, Res],
+        source: AsyncIterable[Req],
+        recovers: Callable[[SignpostError, Iterable[Req]], bool] = lambda _error, _unanswered: False,
+    ) -> Exchange[Req, Res]:
         exchange = Exchange(
             self._reconnector(name),
             method,
@@ -335,6 +353,7 @@ class FeatureClient:
             attrgetter("id"),
             window=self.settings.stream.exchange_window,
             silence_s=self.settings.stream.list_timeout_s,
+            recovers=recovers,
         )
         self._streams.add(exchange)
         return exchange

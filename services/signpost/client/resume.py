@@ -44,11 +44,13 @@ class ResumableStream(Generic[Req, Res, P]):
         position: P | None = None,
         silence_s: float | None = None,
         is_draining: Callable[[Res], bool] = lambda _: False,
+        recovers: Callable[[SignpostError], bool] = lambda _: False,
     ) -> None:
         """`first` builds the first frame from a position (None: from the start); `position_of` finds
         the position in a message (None: it has none, the position stays). `silence_s`: longer
         without a message is a dead connection; None where the method may be quiet for ever.
         `is_draining`: whether a message says that the server is going away; it is not handed over.
+        `recovers`: whether `first` asks otherwise after this error, so that it may be tried again at once.
         """
         self.position = position
         self._reconnector = reconnector
@@ -57,6 +59,7 @@ class ResumableStream(Generic[Req, Res, P]):
         self._position_of = position_of
         self._silence_s = silence_s
         self._is_draining = is_draining
+        self._recovers = recovers
         self._link: Link[Req, Res] | None = None
         self._done = False
 
@@ -76,6 +79,8 @@ class ResumableStream(Generic[Req, Res, P]):
                 message = await link.read(silence_s=self._silence())
             except SignpostError as error:
                 self._drop()
+                if self._recovers(error):
+                    continue
                 try:
                     await self._reconnector.lost(error, link.channel if link else None)
                 except SignpostError:

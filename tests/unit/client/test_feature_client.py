@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from signpost import errors
-from signpost.client import Box, Circle, Feature, FeatureClient, Fence, Filter, Polygon, State
+from signpost.client import Box, Circle, EventKind, Feature, FeatureClient, Fence, Filter, Polygon, State
 from signpost.client.features import to_timestamp
 from signpost.client.geo import to_value
 from signpost.client.methods import (
@@ -16,8 +16,10 @@ from signpost.client.methods import (
     IMPORT_FEATURES,
     LIST_FEATURES,
     LIST_FENCES,
+    NEAREST_FEATURES,
     PUT_FEATURE,
     PUT_FENCE,
+    WATCH_FEATURES,
 )
 
 from protos.feature.v1 import feature_pb2 as fpb
@@ -169,6 +171,42 @@ async def test_a_restored_log_does_not_fail_reads_for_ever() -> None:
         assert client.min_position == b""
         with pytest.raises(errors.PositionError):
             await client.get("a")
+
+
+async def test_a_restored_log_does_not_fail_streams_for_ever() -> None:
+    async def nearest(requests: Any, context: Any) -> Any:
+        async for request in requests:
+            if request.HasField("min_position"):
+                await fail(context, CODE.OUT_OF_RANGE, "EPOCH_CHANGED")
+            yield fpb.NearestFeaturesResponse(id=request.id, counts=[0] * len(request.latitudes))
+
+    def restored(answer: Any) -> Script:
+        async def script(request: Any, context: Any) -> Any:
+            if request.HasField("min_position"):
+                await fail(context, CODE.OUT_OF_RANGE, "EPOCH_CHANGED")
+            yield answer
+
+        return script
+
+    scripts: dict[Any, list[Script]] = {
+        PUT_FEATURE: [answering(lambda r: fpb.PutFeatureResponse(sequence=5, position=fpb.Position(token=b"old")))],
+        LIST_FEATURES: [restored(batch(1, last=True))],
+        WATCH_FEATURES: [restored(fpb.WatchFeaturesResponse(caught_up=fpb.CaughtUp()))],
+        NEAREST_FEATURES: [nearest],
+    }
+    async with serving(scripts) as server, FeatureClient(server.target, settings=FAST) as client:
+        await client.put(Feature("a", 1, 2))
+        assert [feature.id async for feature in client.list((1, 2))] == ["1"]
+        assert client.min_position == b""
+        await client.put(Feature("a", 1, 2))
+        async with client.watch() as watch:
+            assert (await anext(watch)).kind is EventKind.CAUGHT_UP
+        await client.put(Feature("a", 1, 2))
+        assert len([found async for found in client.nearest([(1, 2)] * 3, batch_size=1)]) == 3
+        assert client.min_position == b""
+        watch = client.watch(min_position=b"the caller's own")
+        with pytest.raises(errors.EpochChanged):
+            await anext(watch)
 
 
 async def test_fences() -> None:
