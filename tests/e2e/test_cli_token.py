@@ -58,6 +58,16 @@ def test_chat_and_health_send_the_token(target: str) -> None:
     assert signpost.run("health").stdout.count('"SERVING"') == 5
 
 
+def test_the_end_of_its_line_is_no_part_of_a_token(target: str) -> None:
+    assert Signpost(target, target, SIGNPOST_TOKEN=f"{TOKEN}\n").run("health").returncode == 0
+
+
+def test_a_token_that_no_header_can_carry_is_wrong_usage(target: str) -> None:
+    for token in ("naïve", "two\nlines"):
+        line = Signpost(target, target).fails("--token", token, "get", "x", code=2)
+        assert line.endswith("a token is of printable ASCII characters (see --help)")
+
+
 def test_without_it_chat_says_how_to_give_one(target: str) -> None:
     signpost = Signpost(target, target)
     assert signpost.fails("chat") == "no token; give a token with --token or SIGNPOST_TOKEN"

@@ -21,6 +21,14 @@ app = typer.Typer(
 )
 
 
+def _token(text: str) -> str:
+    """A token that can be sent; the end of the line that it was read from is no part of it."""
+    token = text.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise typer.BadParameter("a token is of printable ASCII characters")
+    return token
+
+
 @app.callback()
 def connect(
     context: typer.Context,
@@ -33,7 +41,12 @@ def connect(
     ] = NOTIFICATION_TARGET,
     token: Annotated[
         str,
-        typer.Option(envvar="SIGNPOST_TOKEN", metavar="TOKEN", help="Bearer token, where the services ask for one."),
+        typer.Option(
+            envvar="SIGNPOST_TOKEN",
+            metavar="TOKEN",
+            callback=_token,
+            help="Bearer token, where the services ask for one.",
+        ),
     ] = "",
 ) -> None:
     """What every command can be told."""
