@@ -53,8 +53,8 @@ def listen(
             "--from",
             metavar="WHERE",
             parser=parse_start,
-            help="new, earliest, last (of each topic, then new), a sequence, or a time: 2h ago, 2026-01-31T12:00. "
-            "Default: new, or where --durable left off.",
+            help="new, earliest, last (of each topic, then new), a sequence (what comes after it), or a time: 2h ago, "
+            "2026-01-31T12:00. Default: new, or where --durable left off.",
         ),
     ] = None,
     group: Annotated[

@@ -92,7 +92,7 @@ async def _publish_lines(session: Session, topic: str, options: dict[str, Any]) 
 def topics(
     context: typer.Context,
     *,
-    filter: Annotated[str, typer.Argument(metavar="[FILTER]", help="Only topics that match, as in 'demo.>'.")] = "",
+    filter: Annotated[str, typer.Argument(metavar="FILTER", help="Only topics that match, as in 'demo.>'.")] = "",
     json: Json = False,
 ) -> None:
     """Topics that have records."""
@@ -125,7 +125,7 @@ async def _topics(session: Session, filter: str) -> list[Topic]:
 def who(
     context: typer.Context,
     *,
-    topic: Annotated[str, typer.Argument(metavar="[TOPIC]", help="Only who is subscribed to it.")] = "",
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="Only who is subscribed to it.")] = "",
     json: Json = False,
 ) -> None:
     """Who is connected (with a client id), and to what."""
