@@ -1,5 +1,6 @@
 """k8s/: what kustomize renders is complete, and right for a cluster that enforces `restricted` pods."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def rendered() -> dict[str, dict[tuple[str, str], Any]]:
     }
 
 
+def patience_s(container: Any) -> int:
+    """How long a start may take before the container is killed."""
+    probe = container["startupProbe"]
+    seconds: int = probe["periodSeconds"] * probe["failureThreshold"]
+    return seconds
+
+
 @pytest.mark.parametrize("folder", KUSTOMIZATIONS)
 @pytest.mark.parametrize("name", SERVICES)
 def test_probes_ask_the_grpc_health_of_the_service(rendered: Any, folder: str, name: str) -> None:
@@ -39,6 +47,7 @@ def test_probes_ask_the_grpc_health_of_the_service(rendered: Any, folder: str, n
     assert container["readinessProbe"]["grpc"] == {"port": port, "service": SERVICES[name]}
     assert container["livenessProbe"]["grpc"] == {"port": port}
     assert container["startupProbe"]["grpc"] == {"port": port}
+    assert patience_s(container) >= 1800
     assert [item["containerPort"] for item in container["ports"]] == [port, metrics_port]
 
 
@@ -102,6 +111,15 @@ def test_on_jetstream_two_replicas_roll_one_at_a_time_without_a_disk(rendered: A
         config = objects["ConfigMap", spec["template"]["spec"]["containers"][0]["envFrom"][0]["configMapRef"]["name"]]
         assert config["data"]["SIGNPOST_LOG"] == "nats://nats:4222"
     assert objects["StatefulSet", "nats"]["spec"]["replicas"] == 3
+
+
+def test_a_nats_server_hands_on_before_it_goes_and_may_read_a_large_disk(rendered: Any) -> None:
+    pod = rendered["k8s/overlays/nats"]["StatefulSet", "nats"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["nats-server", "--signal", "ldm=1"]
+    assert patience_s(container) >= 1800
+    lame_duck = re.findall(r"^lame_duck_\w+: (\d+)s$", (ROOT / "k8s/overlays/nats/nats.conf").read_text(), re.MULTILINE)
+    assert pod["terminationGracePeriodSeconds"] > sum(map(int, lame_duck)) > 0
 
 
 def test_nats_reads_its_configuration() -> None:
