@@ -1,14 +1,17 @@
 """Both services on this machine, on real places, until Ctrl-C: `make run`.
 
-Guarantees: the first command to try is printed only once both services say SERVING and the places
-are there; Ctrl-C or SIGTERM drains both services and exits with 0; a service that ends by itself
+Guarantees: nothing is started where a port is taken, and nothing is written to another service,
+whatever the environment names; the first command to try is printed only once both services say SERVING
+and the places are there; Ctrl-C or SIGTERM drains both services and exits with 0; a service that ends by itself
 takes the other one with it and the exit code is not 0. The places are loaded into an empty
 collection only.
 """
 
 import argparse
 import asyncio
+import os
 import signal
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +39,25 @@ class Service:
         """A process in a session of its own, so that Ctrl-C reaches it through us, once."""
         settings = ["--listen", self.listen, "--metrics-listen", self.metrics_listen, "--data-dir", str(data_dir)]
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self.module, *settings, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            sys.executable,
+            "-m",
+            self.module,
+            *settings,
+            env=environment(),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
         )
+
+    def taken(self) -> str:
+        """The first of its addresses at which somebody answers already, or an empty text."""
+        for address in (self.listen, self.metrics_listen):
+            host, _, port = address.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=1).close()
+            except OSError:
+                continue
+            return address
+        return ""
 
     async def serving(self) -> None:
         """Return once its health says SERVING."""
@@ -68,6 +88,15 @@ class LoadFailed(Exception):
     """`signpost import` did not end well; it has said why."""
 
 
+class Taken(Exception):
+    """Somebody listens where a service of ours should."""
+
+
+def environment() -> dict[str, str]:
+    """Ours, but that the services are these two."""
+    return os.environ | {"SIGNPOST_FEATURE": FEATURE.listen, "SIGNPOST_NOTIFICATION": NOTIFICATION.listen}
+
+
 async def is_empty() -> bool:
     """Whether the feature service holds no place."""
     async with FeatureClient(FEATURE.listen) as client:
@@ -79,7 +108,7 @@ async def is_empty() -> bool:
 async def load(places: Path) -> None:
     """`signpost import` of a file, its progress on this terminal."""
     command = [str(Path(sys.executable).with_name("signpost")), "import", str(places)]
-    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(*command, env=environment(), start_new_session=True)
     try:
         if await process.wait():
             raise LoadFailed(f"{places} could not be loaded")
@@ -110,6 +139,9 @@ async def stop(process: asyncio.subprocess.Process) -> None:
 
 async def run(data_dir: Path, places: Path) -> int:
     """Both services until one ends or we are told to; the exit code."""
+    for service in SERVICES:
+        if address := service.taken():
+            raise Taken(f"something answers at {address} already; end it first (another make run?)")
     told = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
@@ -137,7 +169,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         raise SystemExit(asyncio.run(run(arguments.data_dir, arguments.places)))
-    except (LoadFailed, SignpostError, grpc.RpcError) as error:
+    except (LoadFailed, Taken, SignpostError, grpc.RpcError) as error:
         raise SystemExit(f"make run: {error}") from None
 
 
