@@ -1,4 +1,4 @@
-"""A cluster's replica that lags behind: a cursor may live on it, and must not end the log where it ends.
+"""What only a cluster does: a replica lags behind its leader, and that looks at things in another order.
 
 A lagging replica cannot be had at will; here a cursor answers what one on such a replica was seen to answer.
 """
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from signpost.errors import LogUnavailable
-from signpost.log import Append, LogSettings, Retention
+from signpost.errors import LogUnavailable, StaleSequence
+from signpost.log import Append, Appended, LogSettings, Retention
+from signpost.log.admission import dedupe_key
 from signpost.log.jetstream import JetStreamSettings, JetStreamStore, lookup, streams
 from signpost.log.jetstream.cursors import Chunk, Cursors
+from signpost.log.jetstream.expecting import Expecting
 from signpost.log.jetstream.log import JetStreamLog
 
 from tests.contract.engines import eventually
@@ -82,6 +84,27 @@ async def test_a_cursor_that_begins_too_early_is_not_read(server: NatsServer) ->
         with pytest.raises(LogUnavailable, match="lags behind"):
             await cursors.fetch(link, log._names.stream, None, 2, limit=1, max_bytes=1)
         cursors.close()
+
+
+@pytest.mark.parametrize("later", [0, 3])
+async def test_an_append_that_is_there_is_not_stale_though_a_cluster_looks_at_what_it_expected_first(
+    server: NatsServer, later: int
+) -> None:
+    async with await JetStreamStore.open(server.url, [LogSettings("notes")]) as store:
+        log = store["notes"]
+        await log.append_many([Append("s", b"before"), Append("other", b"")])
+        entry = Append("s", b"own", "id", expected_sequence=1)
+        assert await log.append(entry) == Appended(3, False)
+        await log.append_many([Append("s", b"after")] * later)
+        cluster = Expecting(log._link, log._names, window_s=60.0)
+        key = dedupe_key("", "s", "id").hex()
+        assert await cluster.settle(entry, key) == Appended(3, True)
+        stale = StaleSequence("s", 1, 3 + later)
+        assert repr(await cluster.settle(entry, key[::-1])) == repr(stale)
+        assert repr(await Expecting(log._link, log._names, window_s=1e-9).settle(entry, key)) == repr(stale)
+        first = Append("t", b"", "id", expected_sequence=0)
+        sequence = (await log.append(first)).sequence
+        assert await cluster.settle(first, dedupe_key("", "t", "id").hex()) == Appended(sequence, True)
 
 
 async def test_a_time_is_not_looked_up_on_a_lagging_replica(

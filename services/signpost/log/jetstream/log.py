@@ -55,7 +55,7 @@ class JetStreamLog(Log):
         self._closed = False
         self._listing: tuple[str, float, dict[str, int], list[str]] | None = None
         self._cursors = Cursors(self._names, settings.request_timeout_s)
-        expecting = Expecting(self._link, self._names)
+        expecting = Expecting(self._link, self._names, window_s=log.dedupe_window_s if settings.replicas > 1 else 0.0)
         self._publisher = Publisher(
             connection,
             settings,

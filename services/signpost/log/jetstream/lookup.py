@@ -22,9 +22,12 @@ async def _get(link: Link, names: Names, stream: str, query: dict[str, Any]) -> 
         if error.get("err_code") == NO_MESSAGE_FOUND:
             return None
         raise LogUnavailable(f"stream {stream}: {error.get('description', '')}", retry_after_s=1.0)
-    found = answer["message"]
-    subject = found["subject"].removeprefix(names.subject_prefix)
-    return record_of(found["seq"], subject, parse_time(found["time"]), base64.b64decode(found.get("data", "")))
+    return _record(names, answer["message"])
+
+
+def _record(names: Names, message: dict[str, Any]) -> Record:
+    subject = message["subject"].removeprefix(names.subject_prefix)
+    return record_of(message["seq"], subject, parse_time(message["time"]), base64.b64decode(message.get("data", "")))
 
 
 async def record_at(link: Link, names: Names, sequence: int) -> Record | None:
@@ -65,6 +68,14 @@ async def first_after(
     """The first record of one stream after a sequence that matches."""
     query = {"seq": sequence + 1, "next_by_subj": names.subject(pattern or ">")}
     return await _get(link, names, stream, query)
+
+
+async def published(link: Link, names: Names, subject: str, after: int, key: str) -> Record | None:
+    """The first record of a subject in the stream after a sequence, if it was published under this dedupe key."""
+    query = {"seq": after + 1, "next_by_subj": names.subject(subject)}
+    answer = await link.api(f"STREAM.MSG.GET.{names.stream}", query)
+    headers = base64.b64decode(answer.get("message", {}).get("hdrs", ""))
+    return _record(names, answer["message"]) if f"\r\nNats-Msg-Id: {key}\r\n".encode() in headers else None
 
 
 async def last_of(link: Link, names: Names, subjects: Sequence[str]) -> list[Record]:

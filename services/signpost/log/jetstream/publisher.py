@@ -67,7 +67,7 @@ class Publisher:
     """One log's appends.
 
     `settle` decides about an entry with an expected sequence that the stream refused, `prepare` about one that
-    expects none before it goes out: each answers the sequence to expect on the wire, or the error.
+    expects none before it goes out: each answers the sequence to expect on the wire, the answer, or the error.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Publisher:
         names: Names,
         *,
         prepare: Callable[[Append], Awaitable[int | SignpostError]] | None,
-        settle: Callable[[Append], Awaitable[int | SignpostError]],
+        settle: Callable[[Append, str], Awaitable[int | Appended | SignpostError]],
     ) -> None:
         self._connection, self._settings, self._names = connection, settings, names
         self._prepare, self._settle = prepare, settle
@@ -222,7 +222,7 @@ class Publisher:
             self._on_stored(pending, answer["seq"], duplicate=answer.get("duplicate", False))
         elif error.get("err_code") in WRONG_LAST_SEQUENCE:
             self._forget(pending)
-            self._decide(pending, self._settle(pending.entry))
+            self._decide(pending, self._settle(pending.entry, pending.key))
         elif (fault := error_of(answer)) is None:
             self._later(pending)
         else:
@@ -255,11 +255,11 @@ class Publisher:
         if not (self._in_flight or self._queue or self._deciding):
             self._idle.set()
 
-    def _decide(self, pending: Pending, decision: Awaitable[int | SignpostError]) -> None:
+    def _decide(self, pending: Pending, decision: Awaitable[int | Appended | SignpostError]) -> None:
         task = asyncio.create_task(self._on_decision(pending, decision))
         self._deciding[pending.number] = pending, task
 
-    async def _on_decision(self, pending: Pending, decision: Awaitable[int | SignpostError]) -> None:
+    async def _on_decision(self, pending: Pending, decision: Awaitable[int | Appended | SignpostError]) -> None:
         """Send it with the sequence that was decided on, or answer it. Unavailable: decide again."""
         try:
             decided = await decision
@@ -273,6 +273,8 @@ class Publisher:
             return
         if isinstance(decided, SignpostError):
             self._answer(pending, decided)
+        elif isinstance(decided, Appended):
+            self._on_stored(pending, decided.sequence, duplicate=True)
         else:
             pending.expected = decided
             self._queue.appendleft(pending)
