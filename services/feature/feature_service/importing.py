@@ -27,8 +27,8 @@ from protos.feature.v1.feature_pb2 import ImportFeaturesRequest, ImportFeaturesR
 IN_FLIGHT = 8
 MAX_ITEMS = 10_000
 _new = tuple.__new__  # a NamedTuple's own constructor takes three times as long, once for each item
-_SLICE = 250
-"""Items parsed before others get their turn: about 3 ms."""
+_SLICE, _SLICE_BYTES = 250, 1 << 18
+"""Items, or their bytes, parsed before others get their turn: about 3 ms, and 10 ms where they are large."""
 
 
 class _Batch(NamedTuple):
@@ -95,11 +95,17 @@ class Importer:
         await self._projection.wait_for(self._log.head)
         on_their_way = self._on_their_way.setdefault(collection, {})
         features = request.features
-        for begin in range(0, len(features), _SLICE):
+        begin = 0
+        while begin < len(features):
             index = self._projection.index(collection)
             problems = Problems()
+            size = 0
             for n, feature in enumerate(features[begin : begin + _SLICE], begin):
+                if size > _SLICE_BYTES:
+                    break
+                begin = n + 1
                 encoded = encoded_feature(problems, "", feature)
+                size += len(encoded)
                 if problems.violations:
                     answer.errors.extend(_error(n, violation) for violation in problems.violations[:MOST_OF_AN_ITEM])
                     problems = Problems()

@@ -34,8 +34,8 @@ BATCH_BYTES = 1 << 20
 """About how large a batch may be; well within the least message limit that makes sense with 64 KiB features."""
 Items = list[bytes]
 _FEATURES, _DISTANCES, _SEQUENCES, _TIMES, _CONTINUATION = b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a"
-_MASKED_BATCH = 500
-"""Re-encoding so many, or `BATCH_BYTES`, takes some milliseconds, in which the event loop does nothing else."""
+_MASKED_BATCH, _MASKED_BYTES = 500, 1 << 18
+"""Re-encoding so many, or so much, takes some milliseconds, in which the event loop does nothing else."""
 _FEW = 256
 """Below this protobuf is quicker than numpy."""
 
@@ -178,10 +178,10 @@ class _Batches:
             end = min(start + size, count)
             items = snapshot.columns.items[found.slots[start:end]].tolist()
             if mask is not None:
-                items = [mask.apply(item) for item in _within_bytes(items)]
+                items = [mask.apply(item) for item in _within_bytes(items, _MASKED_BYTES)]
             features = codec.repeated(_FEATURES, items)
             if len(features) > BATCH_BYTES:
-                items = _within_bytes(items)
+                items = _within_bytes(items, BATCH_BYTES)
                 features = codec.repeated(_FEATURES, items)
             end = start + len(items)
             beside = self._beside(snapshot, found, start, end, final=last and end == count)
@@ -219,9 +219,9 @@ class _Batches:
         return b"".join(parts)
 
 
-def _within_bytes(items: Items) -> Items:
-    """As many as fit into a batch, at least one."""
+def _within_bytes(items: Items, most: int) -> Items:
+    """As many as have at most so many bytes, at least one."""
     sizes = np.fromiter(map(len, items), np.int64, len(items)).cumsum()
-    if sizes[-1] <= BATCH_BYTES:
+    if sizes[-1] <= most:
         return items
-    return items[: max(1, int(np.searchsorted(sizes, BATCH_BYTES, side="right")))]
+    return items[: max(1, int(np.searchsorted(sizes, most, side="right")))]

@@ -1,5 +1,6 @@
 """What one legal request may cost the others: little of the event loop, and a bounded share of memory."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from signpost.errors import InvalidArgument
 from signpost.log import LogSettings, Retention
 from signpost.log.memory import MemoryStore
 from signpost.server.errors import status_of
+from signpost.wire import varint
 
 from protos.feature.v1 import feature_pb2 as pb
 from tests.unit.feature.inprocess import NEVER, feature, parts
@@ -158,6 +160,32 @@ async def test_what_is_wrong_with_the_items_of_a_batch_fits_into_a_message() -> 
         (answer,) = [each async for each in replica.importer.run(requests())]
     assert sorted({error.index for error in answer.errors}) == list(range(100))
     assert answer.ByteSize() * 100 < 4 << 20  # of 10,000 items
+
+
+def test_a_feature_may_hold_fields_of_a_newer_release_but_not_any_number_of_them() -> None:
+    for size, fields in ((500, []), (70_000, ["feature"])):
+        unknown = b"\xfa\x3f" + varint(size) + b"x" * size
+        problems = Problems()
+        encoded_feature(problems, "feature.", pb.Feature.FromString(feature("f", 0, 0).SerializeToString() + unknown))
+        assert [violation.field for violation in problems.violations] == fields
+
+
+async def test_others_get_their_turn_between_the_large_items_of_a_batch() -> None:
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with parts() as replica:
+        large = [feature(f"f{n}", 0, 0, text="x" * 60_000) for n in range(20)]
+        taker = asyncio.create_task(take_turns())
+        batch = await replica.importer._submit(pb.ImportFeaturesRequest(id=1, features=large))
+        assert turns >= 3
+        taker.cancel()
+        await batch.stored
 
 
 def test_what_can_be_put_can_be_watched() -> None:
