@@ -23,7 +23,8 @@ from feature_service.records import Change
 from feature_service.slotmap import SlotMap
 from feature_service.table import ALIVE, Columns, Properties, Slots
 
-_SMALLEST_CAPACITY = 1024
+_SMALLEST_CAPACITY = 64
+"""There may be very many collections, of a few features each."""
 TAIL = 2048
 """Versions that may be searched one by one: more cost every query, fewer cost rebuilds."""
 UNASKED_TAIL = 65_536
@@ -226,7 +227,8 @@ class Rebuild:
         if not self.everything:
             self.segment = Segment(cKDTree(columns.vectors[alive]), alive)
             return
-        capacity = 2 * len(alive) + 4 * MIDDLE
+        # A column of objects takes memory for all of its room.
+        capacity = max(_SMALLEST_CAPACITY, 2 * len(alive) + 4 * min(len(alive), MIDDLE))
         self.columns = Columns(capacity)
         columns.copy_into(self.columns, alive, 0)
         # What died since is told by `deaths`, with the rest of what happened since.

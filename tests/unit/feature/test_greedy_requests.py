@@ -228,3 +228,15 @@ async def test_large_fences_are_listed_in_pages_that_fit_into_a_message() -> Non
             with pytest.raises(InvalidArgument) as refused:
                 await book.page("", 10, foreign)
             assert refused.value.violations[0].field == "page_token"
+
+
+def test_a_small_collection_takes_little_memory_before_and_after_a_rebuild() -> None:
+    world = World()
+    world.put([Place("alone", 0, 0)])
+    assert world.index.columns.capacity < 100
+    world.rebuild(everything=True)
+    assert world.index.columns.capacity < 100
+    world.put([Place(f"f{n}", n, n) for n in range(500)])
+    world.rebuild(everything=True)
+    assert 501 < world.index.columns.capacity < 10_000
+    assert search(world.index.snapshot(), Question(unit_vector(0, 0), limit=1000)).slots.size == 501
