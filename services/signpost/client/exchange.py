@@ -84,7 +84,7 @@ class Exchange(Generic[Ask, Answer]):
                     raise Unavailable("the server ended the call before the last answer", reason="ENDED_EARLY")
             except SignpostError as error:
                 self._drop()
-                if self._recovers(error, self._unanswered):
+                if self._done or self._recovers(error, self._unanswered):
                     continue
                 try:
                     await self._reconnector.lost(error, link.channel if link else None)
@@ -160,7 +160,8 @@ class Exchange(Generic[Ask, Answer]):
 
     async def aclose(self) -> None:
         """End the call. Safe to repeat."""
-        self._done = True
+        self._done = self._source_done = True
+        self._changed.set()  # who waits for the source waits no more
         self._drop()
         tasks = [t for t in (self._feeder, self._writer) if t is not None]
         for task in tasks:

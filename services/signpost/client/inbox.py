@@ -9,11 +9,20 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from protos.notification.v1 import notification_pb2 as npb
+from signpost.client.errors import CLOSED
 from signpost.client.features import to_timestamp
 from signpost.client.instruments import Instruments
 from signpost.client.notifications import Gap, NotificationBatch, Start
 from signpost.client.positions import Position
-from signpost.errors import EpochChanged, Internal, LogRewound, PositionCompacted, PositionError, SignpostError
+from signpost.errors import (
+    EpochChanged,
+    Internal,
+    LogRewound,
+    PositionCompacted,
+    PositionError,
+    SignpostError,
+    Unavailable,
+)
 
 _log = logging.getLogger("signpost.client")
 
@@ -169,6 +178,12 @@ class Inbox:
             self.failure = error
         self.started.set()
         self.ready.set()
+
+    def close(self) -> None:
+        """The end that the caller wanted: nothing more is handed over."""
+        self.session = None
+        self.waiting.clear()
+        self.fail(Unavailable("the subscription is closed", reason=CLOSED))
 
     async def take(self) -> NotificationBatch:
         """The next records; raises what ended the subscription."""

@@ -79,7 +79,7 @@ class ResumableStream(Generic[Req, Res, P]):
                 message = await link.read(silence_s=self._silence())
             except SignpostError as error:
                 self._drop()
-                if self._recovers(error):
+                if self._done or self._recovers(error):
                     continue
                 try:
                     await self._reconnector.lost(error, link.channel if link else None)

@@ -34,7 +34,7 @@ def _abandon(loop: asyncio.AbstractEventLoop, hub: Hub, inbox: Inbox) -> None:
 
 
 class Subscription:
-    """An async iterator over the records of a filter; never ends by itself.
+    """An async iterator over the records of a filter; never ends by itself, but when it or its client is closed.
 
     Guarantees: log order; each record once (queue groups: at least once, in no order); memory for
     one window at most, however slow the caller; a slow caller holds up nobody else.
@@ -104,6 +104,8 @@ class Subscription:
         record = next(self._records, None) if self._is_ours() else None
         if record is None:
             batch = await self._turn()
+            if batch is None:
+                raise StopAsyncIteration
             self._records = iter(batch)
             record = next(self._records)
         elif self._auto:
@@ -116,8 +118,7 @@ class Subscription:
     async def batches(self) -> AsyncIterator[NotificationBatch]:
         """The records as they came over the wire, decoded when they are read. A batch counts as
         handled when the next one is asked for."""
-        while True:
-            batch = await self._turn()
+        while (batch := await self._turn()) is not None:
             self._handed = batch.position
             if self._inbox.is_group:
                 self._unacked += [(batch.turn, n.sequence) for n in batch.message.notifications]
@@ -127,15 +128,20 @@ class Subscription:
         """Whether what is left of the batch is still for us: a group's goes with the stream that brought it."""
         return self._batch is None or self._batch.turn == self._inbox.turn
 
-    async def _turn(self) -> NotificationBatch:
-        """Give back the batch that is done, wait for the next."""
+    async def _turn(self) -> NotificationBatch | None:
+        """Give back the batch that is done, wait for the next; None once it is closed."""
         self._records = iter(())
         if self._batch is not None:
             if self._auto:
                 self.ack()
             self._inbox.handled(self._batch)
             self._handed, self._last, self._batch = self.position, None, None
-        self._batch = await self._inbox.take()
+        try:
+            self._batch = await self._inbox.take()
+        except SignpostError:
+            if self._finalizer.alive:
+                raise
+            return None
         self._handed_gaps = self._batch.gaps
         self._inbox.report_lag(self._batch)
         return self._batch
@@ -210,6 +216,8 @@ class Subscription:
         finally:
             if self._finalizer.detach() is not None:
                 self._hub.drop(self._inbox, forget_cursor=forget_cursor)
+                self._records = iter(())
+                self._inbox.close()
 
     async def __aenter__(self) -> "Subscription":
         await self.started()

@@ -154,6 +154,24 @@ async def test_fault_10_a_caller_that_stops_leaves_nothing_open() -> None:
         await channels.close()
 
 
+async def test_closing_ends_a_caller_that_waits_for_the_source() -> None:
+    async def source() -> AsyncIterator[fpb.ImportFeaturesRequest]:
+        yield fpb.ImportFeaturesRequest(id=1)
+        await asyncio.Event().wait()
+
+    async with serving({IMPORT_FEATURES: [acknowledging([])]}) as server:
+        channels = Channels(server.target, "")
+        exchange = exchange_of(channels, source())
+        await anext(exchange)
+        reading = asyncio.create_task(exchange.__anext__())
+        await asyncio.sleep(0)
+        await exchange.aclose()
+        async with asyncio.timeout(5):
+            with pytest.raises(StopAsyncIteration):
+                await reading
+        await channels.close()
+
+
 async def test_nothing_to_send_needs_no_server() -> None:
     channels = Channels("127.0.0.1:1", "")
     assert [pair async for pair in exchange_of(channels, [])] == []

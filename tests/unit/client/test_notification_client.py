@@ -562,6 +562,22 @@ async def test_a_position_store_takes_a_restart(tmp_path: Path) -> None:
     assert hub.of("subscribe")[1].start.after.token == b"0"
 
 
+@pytest.mark.parametrize("all_of_it", [False, True])
+async def test_closing_ends_the_iteration_in_another_task(all_of_it: bool) -> None:
+    hub = Hub()
+    async with client_of(hub.script(records("n", 0, 1, 2))) as client:
+        subscription = client.subscribe("t", name="n")
+        await take(subscription, 1)
+        reading = asyncio.create_task(take(subscription, 5))
+        await asyncio.sleep(0)
+        await (client.close() if all_of_it else subscription.aclose())
+        with pytest.raises(StopAsyncIteration):
+            await reading
+        assert [batch async for batch in subscription.batches()] == []
+        with pytest.raises(StopAsyncIteration):
+            await anext(subscription)
+
+
 async def test_a_slow_position_store_ends_with_the_newest_position() -> None:
     first, go, saved = asyncio.Event(), asyncio.Event(), list[int]()
 

@@ -121,6 +121,21 @@ async def test_fault_10_a_stream_that_is_left_is_cancelled_on_the_server() -> No
         await channels.close()
 
 
+async def test_closing_ends_a_caller_in_another_task_and_leaves_the_connection_to_others() -> None:
+    async with serving({COUNT: [counting(1, then=silent)]}) as server:
+        channels = Channels(server.target, "")
+        stream, channel = stream_of(channels), channels.current
+        await anext(stream)
+        reading = asyncio.create_task(stream.__anext__())
+        await asyncio.sleep(0)
+        await stream.aclose()
+        async with asyncio.timeout(5):
+            with pytest.raises(StopAsyncIteration):
+                await reading
+        assert channels.current is channel
+        await channels.close()
+
+
 async def test_fault_5_silence_is_a_dead_connection() -> None:
     async with serving({COUNT: [counting(2, then=silent), silent, counting(4)]}) as server:
         channels = Channels(server.target, "")
