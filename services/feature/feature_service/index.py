@@ -137,6 +137,16 @@ class Index:
 
     def due(self, *, quiet: bool = False) -> "Rebuild | None":
         """A rebuild to run now, if one is due and none is on its way; `quiet`: there is time for more of them."""
+        everything = None if self._rebuild is not None else self._due(quiet=quiet)
+        return None if everything is None else self.begin(everything=everything)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no rebuild is on its way, nor will be due before something changes."""
+        return self._rebuild is None and self._due(quiet=True) is None
+
+    def _due(self, *, quiet: bool) -> bool | None:
+        """Whether a rebuild is to be of everything; None where none is due."""
         middle = self._middle.size if self._middle else 0
         tail, share = max(TAIL if self._asked else UNASKED_TAIL, middle // 16), 2
         if quiet:
@@ -144,9 +154,7 @@ class Index:
         base = self._base.size if self._base else 0
         outside = self._count - base
         everything = outside > max(tail if quiet else MIDDLE, base // share)
-        if self._rebuild is not None or not (self._count - self._tail > tail or (quiet and everything)):
-            return None
-        return self.begin(everything=everything)
+        return everything if self._count - self._tail > tail or (quiet and everything) else None
 
     @property
     def rebuilding(self) -> bool:

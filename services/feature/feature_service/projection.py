@@ -92,6 +92,7 @@ class Projection:
         self._ready = asyncio.Event()
         self._executor = executor
         self._indexes: dict[str, Index] = {}
+        self._unsettled: set[str] = set()  # collections to look at for rebuilds; there may be very many of them
         self._listeners: list[Listener] = []
         self._expiries: Callable[[str, str, int, int], None] | None = None
         self._forget_expiries: Callable[[], None] = lambda: None
@@ -269,6 +270,7 @@ class Projection:
             index = self._indexes[collection] = Index()
         moving = [change for change in batch if change.kind is not Kind.DWELLED]
         slots = index.apply(moving, through)
+        self._unsettled.add(collection)
         FEATURES.labels(collection).set(len(index))
         if self._expiries is not None:
             for change in moving:
@@ -304,14 +306,17 @@ class Projection:
 
     def _is_quiet(self, rebuilds: asyncio.TaskGroup) -> None:
         self._rebuild_where_due(rebuilds, quiet=True)
-        if any(index.rebuilding for index in self._indexes.values()):
+        if any(self._indexes[collection].rebuilding for collection in self._unsettled):
             self._when_quiet(rebuilds)
 
     def _rebuild_where_due(self, rebuilds: asyncio.TaskGroup, *, quiet: bool = False) -> None:
-        for index in self._indexes.values():
+        for collection in tuple(self._unsettled):
+            index = self._indexes[collection]
             rebuild = index.due(quiet=quiet)
             if rebuild is not None:
                 rebuilds.create_task(self._finish(index, rebuild))
+            elif index.settled:
+                self._unsettled.remove(collection)
 
     async def _run_rebuild(self, index: Index, *, everything: bool) -> None:
         await self._finish(index, index.begin(everything=everything))
@@ -339,6 +344,7 @@ class Projection:
 
     def _forget(self, error: PositionError) -> None:
         self._indexes = {}
+        self._unsettled.clear()
         self.applied, self.position = 0, b""
         self._ready.clear()
         self._forget_expiries()

@@ -13,7 +13,7 @@ from feature_service.areas import Polygon
 from feature_service.fences.book import FenceBook
 from feature_service.filters import Filter
 from feature_service.geometry import unit_vector
-from feature_service.index import Snapshot
+from feature_service.index import Index, Rebuild, Snapshot
 from feature_service.nearest import Nearest, NearestQuery, nearest_in_parts, nearest_quickly
 from feature_service.nearest_stream import NearestAnswerer
 from feature_service.parsing import LARGE_BYTES, parsed
@@ -240,3 +240,20 @@ def test_a_small_collection_takes_little_memory_before_and_after_a_rebuild() -> 
     world.rebuild(everything=True)
     assert 501 < world.index.columns.capacity < 10_000
     assert search(world.index.snapshot(), Question(unit_vector(0, 0), limit=1000)).slots.size == 501
+
+
+async def test_a_change_is_not_paid_for_by_how_many_collections_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    due = Index.due
+
+    def counted(self: Index, *, quiet: bool = False) -> Rebuild | None:
+        looked_at.append(len(self))
+        return due(self, quiet=quiet)
+
+    async with parts() as replica:
+        for n in range(50):
+            await replica.put(feature("f", 0, n), f"c{n}")
+        monkeypatch.setattr(Index, "due", counted)
+        await replica.put(feature("g", 0, 0), "c7")
+        await replica.put(feature("h", 0, 0), "c7")
+    assert len(looked_at) <= 3
