@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import shutil
 import sqlite3
 import time
 from contextlib import aclosing
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from signpost.errors import Internal, LogUnavailable
-from signpost.log import Append, LogSettings, Record, Retention, open_store
+from signpost.log import Append, LogSettings, LogState, Record, Retention, open_store
 from signpost.log.sqlite import batches, compaction, schema, subjects, writer
 from signpost.log.sqlite.batches import decoded, records_of, rows_after
 from signpost.log.sqlite.compaction import Compaction
@@ -308,6 +309,24 @@ async def test_a_disk_that_has_gone_is_answered(tmp_path: Path, monkeypatch: pyt
                     await store["notes"].append(Append("a", b""))
             (tmp_path / "elsewhere.db").rename(tmp_path / "a.db")
         assert (await store["notes"].append(Append("a", b""))).sequence == 1
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_into_a_file_that_is_not_there_any_more(tmp_path: Path, replaced: bool) -> None:
+    path, aside = tmp_path / "a.db", tmp_path / "elsewhere.db"
+    async with asyncio.timeout(10), await SQLiteStore.open(path, [LogSettings("notes")]) as store:
+        await store["notes"].append(Append("a", b"1"))
+        path.rename(aside)
+        if replaced:  # as by an operator who moves a backup into its place
+            shutil.copy(aside, path)
+        for _ in range(2):
+            with pytest.raises(LogUnavailable, match="moved or deleted"):
+                await store["notes"].append(Append("a", b"lost"))
+        while_gone = store.state
+        aside.rename(path)
+        await store.maintain()
+        assert (while_gone, store.state) == (LogState.RECONNECTING, LogState.WRITABLE)
+        assert (await store["notes"].append(Append("a", b"2"))).sequence == 2
 
 
 @pytest.mark.parametrize("method", ["subjects", "last_of_each"])

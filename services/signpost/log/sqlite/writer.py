@@ -7,6 +7,7 @@ ids. It notices a restore by another process by the epoch in the log's row.
 
 import asyncio
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -91,6 +92,7 @@ class Writer:
         """Load the file and start the thread; blocks for as long as that takes."""
         self._connection = schema.connect(self._path)
         try:
+            self._opened = os.stat(self._path)
             self._load()
         except BaseException:
             self._connection.close()
@@ -165,6 +167,7 @@ class Writer:
         while True:
             stored: dict[int, Stored] = {}
             try:
+                self._check_file()
                 self._catch_up()
                 with schema.transaction(self._connection):
                     now_ns = self._clock()
@@ -236,7 +239,7 @@ class Writer:
         return more
 
     def _housekeeping(self, now_ns: int, now: float, *, idle: bool) -> bool:
-        if self.state is LogState.FULL and self._has_room():
+        if self.state is not LogState.WRITABLE and self._has_room() and self._is_there():
             self.state = LogState.WRITABLE
         if any(journal.moved() for journal in self.journals):
             self._moved = True
@@ -287,6 +290,18 @@ class Writer:
             self.state = LogState.FULL
             return StorageFull(f"no room to write {self._path}: {error}", retry_after_s=HOUSEKEEPING_S)
         return LogUnavailable(f"cannot write {self._path}: {error}", retry_after_s=HOUSEKEEPING_S)
+
+    def _check_file(self) -> None:
+        # Once a commit: what goes to a file that was deleted, or moved aside for another, is lost with this process.
+        if not self._is_there():
+            self.state = LogState.RECONNECTING
+            raise sqlite3.OperationalError("the file was moved or deleted under the service; put it back, or restart")
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), self._opened)
+        except OSError:
+            return False
 
     def _has_room(self) -> bool:
         try:
