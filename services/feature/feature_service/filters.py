@@ -45,14 +45,16 @@ def value_of(value: Value) -> Property:
 
 
 def property_of(properties: Struct, path: str) -> Property:
-    """The property of that name, or the one at that dotted path into nested objects."""
+    """The property of that name, or the one at that dotted path into nested objects, whose keys may have dots too."""
     fields = properties.fields
     if path in fields:
         return value_of(fields[path])
     head, dot, rest = path.partition(".")
     while dot:
         if head in fields and fields[head].HasField("struct_value"):
-            return property_of(fields[head].struct_value, rest)
+            found = property_of(fields[head].struct_value, rest)
+            if found is not None:
+                return found
         more, dot, rest = rest.partition(".")
         head = f"{head}.{more}"
     return None
