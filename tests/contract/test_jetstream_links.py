@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from signpost.errors import LogUnavailable, ResourceExhausted
 from signpost.log import Append, Appended, LogSettings
 from signpost.log.group import GroupSettings
@@ -156,6 +157,24 @@ async def test_a_task_is_stopped_though_its_first_cancellation_is_swallowed(monk
         await tasks.stop(task)
     assert swallowed.is_set()
     assert task.cancelled()
+
+
+async def test_a_client_that_cannot_be_closed_leaves_no_subscription_running(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Client, *_: object) -> None:
+        self._status = Client.CLOSED
+        raise ConnectionResetError("unsent data, and nobody to take it")
+
+    def running() -> list[str]:
+        names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+        return [name for name in names if name.startswith("Subscription.")]
+
+    assert running()
+    monkeypatch.setattr(Client, "_close", fail)
+    await connection.close()
+    await asyncio.sleep(0)
+    assert not running()
 
 
 async def test_a_log_is_closed_while_its_server_is_frozen_and_much_is_on_its_way(server: NatsServer) -> None:

@@ -44,7 +44,10 @@ class TappedClient(Client):
             await self._process_op_err(error)
 
     def abort(self) -> None:
-        """Let the socket go at once, whatever waits to be sent: a frozen server would hold it for ever."""
+        """Let the socket go at once, whatever waits to be sent: a frozen server would hold it for ever. And end what
+        nats-py's own closing leaves running where it fails, as it does with unsent data for a server that is gone."""
+        for subscription in self._subs.values():
+            subscription._stop_processing()
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
