@@ -487,6 +487,6 @@ def test_a_rare_property_is_looked_for_once_however_many_origins_ask(monkeypatch
 
 def test_a_path_is_found_whichever_of_its_dots_are_in_the_keys() -> None:
     properties = Feature().properties
-    properties.update({"a": {"x": 1.0, "b.c": {"d": "in a"}}, "a.b": {"c": 2.0, "c.e": True}, "a.b.y": "whole"})
-    paths = {"a.x": 1.0, "a.b.c": 2.0, "a.b.c.d": "in a", "a.b.c.e": True, "a.b.y": "whole", "a.y": None, "x": None}
+    properties.update({"a": {"x": 1.0, "b.c": {"d": "in a"}}, "a.b": {"f": 2.0, "c.e": True}, "a.b.y": "whole"})
+    paths = {"a.x": 1.0, "a.b.f": 2.0, "a.b.c.d": "in a", "a.b.c.e": True, "a.b.y": "whole", "a.y": None, "x": None}
     assert {path: filters.property_of(properties, path) for path in paths} == paths
