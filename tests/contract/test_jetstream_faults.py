@@ -144,8 +144,8 @@ async def test_fault_26_a_deleted_stream_is_made_anew_with_a_new_epoch(server: N
 
 
 @pytest.mark.parametrize("asks", [True, False])
-async def test_a_deleted_mirror_is_made_anew(server: NatsServer, asks: bool) -> None:
-    """What had aged out is lost with it; the log goes on, also where nobody reads from its beginning."""
+async def test_a_deleted_mirror_is_made_anew(server: NatsServer, asks: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """What had aged out is lost with it, and that is said; the log goes on, read from its beginning or not."""
     settings = LogSettings("notes", Retention(max_age_s=1.0, keep_last=True))
     async with await JetStreamStore.open(server.url, [settings], QUICK) as store:
         log = store["notes"]
@@ -162,6 +162,12 @@ async def test_a_deleted_mirror_is_made_anew(server: NatsServer, asks: bool) -> 
             assert await log.append(Append("s.new", b"", expected_sequence=0)) == Appended(21, False)
         assert [record.subject for record in await log.last_of_each()] == ["s.new"]
         assert await take(log.follow(20, allow_gaps=True), 21) == [21]
+        assert "what had aged out of signpost-notes, up to 20, is lost" in caplog.text
+        caplog.clear()
+    async with administrator(server) as js:
+        await js.delete_stream(f"{STREAM}-last")
+    async with await JetStreamStore.open(server.url, [settings], QUICK):
+        assert "what had aged out of signpost-notes, up to 2" in caplog.text
 
 
 async def test_fault_17_a_slow_follower_loses_nothing(server: NatsServer) -> None:

@@ -353,7 +353,7 @@ class JetStreamLog(Log):
         """Before following begins: is it the stream that the tail is of, and where the tail ends in it?"""
         state = await self._settled_state(link)
         if self._names.mirror and await streams.state(link, self._names.mirror) is None:
-            _log.warning("stream %s is gone: making it anew", self._names.mirror)
+            streams.say_mirror_made(self._names, state)
             self._mirrored = 0
             await streams.ensure(link, streams.mirror_config(self.settings, self._js))
         if state.created != self._created:

@@ -45,7 +45,9 @@ class JetStreamStore(Store):
                 )
                 if streams.keeps_a_mirror(log):
                     mirror = streams.mirror_config(log, settings)
-                    await streams.ensure_within(connection, mirror, settings.open_timeout_s)
+                    kept = await streams.ensure_within(connection, mirror, settings.open_timeout_s)
+                    if not kept.last:
+                        streams.say_mirror_made(streams.names_of(log, settings), state)
                 opened[log.name] = JetStreamLog(connection, log, settings, state)
             for each in opened.values():
                 await each.wait_until_followed(settings.open_timeout_s)

@@ -7,6 +7,7 @@ the mirror at the same place.
 
 import asyncio
 import hashlib
+import logging
 from typing import Any, NamedTuple
 
 from signpost.errors import LogRefused, LogUnavailable
@@ -16,6 +17,7 @@ from signpost.log.jetstream.settings import JetStreamSettings
 from signpost.log.jetstream.wire import STREAM_NOT_FOUND
 from signpost.log.subjects import MAX_SUBJECT_BYTES, is_subject
 
+_log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 _DESCRIPTION = "Signpost log, format 1"
 _MIN_WINDOW_S = 0.1
@@ -171,6 +173,13 @@ def state_of(answer: dict[str, Any]) -> StreamState:
     return StreamState(
         answer["created"], first if messages else last + 1, last, messages, s["bytes"], s.get("num_subjects", 0)
     )
+
+
+def say_mirror_made(names: Names, state: StreamState) -> None:
+    """Say that a mirror was missing, and what is lost with it: what its stream has no more."""
+    if state.first > 1:
+        text = "stream %s was missing and is made anew; what had aged out of %s, up to %d, is lost"
+        _log.error(text, names.mirror, names.stream, state.first - 1)
 
 
 async def ensure_within(connection: Connection, config: dict[str, Any], timeout_s: float) -> StreamState:
