@@ -17,6 +17,9 @@ from signpost.client.errors import CLOSED
 from signpost.client.settings import ChannelSettings
 from signpost.errors import Unavailable
 
+_CLOSE_S = 1.0
+"""How long the end waits for calls on connections that were left, in seconds."""
+
 TokenSource = Callable[[], str | Awaitable[str]]
 """Answers a fresh bearer token; called first when one is needed and again when it is refused."""
 
@@ -126,6 +129,9 @@ class Channels:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close(None)
+        # A close that is cancelled leaves its connection open: those whose streams have ended come to their end first.
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=_CLOSE_S)
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)

@@ -19,6 +19,9 @@ from signpost.client.methods import Method, Req, Res
 from signpost.client.settings import RetrySettings
 from signpost.errors import DeadlineExceeded, Internal, SignpostError, Unauthenticated, Unavailable
 
+_OTHERS_S = 86_400.0
+"""How long other calls may stay on a connection that one has left, in seconds: as long as they last."""
+
 
 class RetryBudget:
     """Keeps retries to a share of the calls, over all calls of a client.
@@ -96,8 +99,9 @@ class Retry:
                 if not self._may_repeat(method, error):
                     raise
                 if isinstance(error, DeadlineExceeded | Unavailable):
-                    # The connection may be dead, or the server going: others' calls on it may end.
-                    self._channels.leave(channel, grace_s=max(remaining_s, 1.0))
+                    # The connection may be dead, or the server going. Or it is this call alone that waits: the others
+                    # on it end in their own time, and notice by themselves where it is dead.
+                    self._channels.leave(channel, grace_s=_OTHERS_S)
                 delay_s = counter.failed(at_least_s=error.retry_after_s)
                 if self._clock.now_s() + delay_s >= deadline_s or not self.budget.take():
                     raise

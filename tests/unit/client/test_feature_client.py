@@ -1,5 +1,6 @@
 """The feature client over scripted calls: lists that break, writes that are seen, fences, shapes."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -207,6 +208,31 @@ async def test_a_restored_log_does_not_fail_streams_for_ever() -> None:
         watch = client.watch(min_position=b"the caller's own")
         with pytest.raises(errors.EpochChanged):
             await anext(watch)
+
+
+async def test_a_read_that_takes_too_long_cuts_no_stream_of_the_client() -> None:
+    over = asyncio.Event()
+
+    async def watching(request: Any, context: Any) -> Any:
+        yield fpb.WatchFeaturesResponse(caught_up=fpb.CaughtUp())
+        await over.wait()
+
+    async def never(request: Any, context: Any) -> None:
+        await over.wait()
+
+    async with (
+        serving({WATCH_FEATURES: [watching], GET_FEATURE: [never]}) as server,
+        FeatureClient(server.target, settings=FAST) as client,
+        client.watch() as watch,
+    ):
+        await anext(watch)
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.get("a", timeout_s=0.05)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(server.ended.wait(), 1.2)
+        over.set()
+        (left,) = client._channels._retiring
+    assert not left.cancelled(), "it is closed, and its connection with it"
 
 
 async def test_fences() -> None:
