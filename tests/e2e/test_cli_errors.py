@@ -44,6 +44,7 @@ def test_a_service_that_is_not_there(signpost: Signpost, arguments: tuple[str, .
         (("listen", "a.>", "--from", "yesterday"), "write new, earliest"),
         (("fence", "put", "f"), "say where"),
         (("fence", "put", "f", "--near", "1,1", "--radius", "1km", "--events", "dwelled"), "--dwell"),
+        (("fence", "put", "f", "--near", "1,1", "--radius", "1km", "--dwell", "5m"), "--events entered,left,dwelled"),
         (("publish", "a", "b", "--attribute", "novalue"), "KEY=VALUE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from signpost.cli.errors import CommandError
 from signpost.cli.output import (
@@ -68,7 +69,7 @@ def near(
 ) -> None:
     """What is around a place, the nearest first."""
     question = {"area": area_of(place, radius, None), "filters": where or [], "limit": limit, "collection": collection}
-    rows = table("distance", "name", "id", "properties", right=["distance"])
+    rows = table("distance", "name", "id", "properties", right=["distance"], whole=["id"])
     asyncio.run(_near(context.obj, place, question, None if wants_json(json) else rows))
     if wants_json(json):
         return
@@ -102,13 +103,14 @@ def get(
     if wants_json(json):
         print_json(to_geojson(feature))
         return
-    rows = table("", "")
+    rows = table("key", "value", whole=["key"])
     rows.show_header = False
     rows.add_row("id", printable(feature.id))
-    rows.add_row("name", printable(feature.name))
+    rows.add_row("name", Text(printable(feature.name), overflow="fold"))
     rows.add_row("place", f"{feature.latitude},{feature.longitude}")
     for key, value in feature.properties.items():
-        rows.add_row(printable(key), properties_text({"": value}).removeprefix("="))
+        text = properties_text({"": value}).removeprefix("=")
+        rows.add_row(printable(key), Text(text, overflow="fold"))
     if feature.expire_time is not None:
         rows.add_row("expires", feature.expire_time.isoformat())
     rows.add_row("sequence", str(feature.sequence))

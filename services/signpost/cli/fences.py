@@ -52,6 +52,8 @@ def put(
         raise typer.BadParameter(f"there is no event {', '.join(unknown)}; there are {', '.join(_EVENTS)}")
     if "dwelled" in wanted and dwell is None:
         raise typer.BadParameter("dwelled needs --dwell, as in --dwell 5m")
+    if dwell is not None and "dwelled" not in wanted:
+        raise typer.BadParameter(f"--dwell is for dwelled, as in --events {','.join([*wanted, 'dwelled'])}")
     fence = Fence(
         id,
         area,
@@ -88,7 +90,7 @@ def list_(
         for fence in found:
             print_json(fence_json(fence))
         return
-    rows = table("id", "collection", "area", "events", "topic", "dwell")
+    rows = table("id", "collection", "area", "events", "topic", "dwell", whole=["id", "dwell"])
     for fence in found:
         dwell = seconds(fence.dwell_s) if fence.dwell_s else ""
         rows.add_row(fence.id, fence.collection, _area_text(fence), ",".join(fence.events), _topic(fence), dwell)

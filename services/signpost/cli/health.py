@@ -36,7 +36,7 @@ def health(context: typer.Context, json: Json = False) -> None:
         for answer in answers:
             print_json({"service": answer.service, "address": answer.address, "status": answer.status})
     else:
-        rows = table("service", "address", "status")
+        rows = table("service", "address", "status", whole=["status"])
         for answer in answers:
             style = "green" if answer.status == "SERVING" else "red"
             rows.add_row(answer.service, answer.address, Text(answer.status, style=style))

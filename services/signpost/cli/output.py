@@ -2,15 +2,17 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 from google.protobuf.message import DecodeError
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.style import StyleType
 from rich.table import Table
+from rich.text import Text
 
 from protos.feature.v1 import feature_pb2 as fpb
 from signpost.client import Feature, Notification
@@ -49,12 +51,29 @@ def note(line: str) -> None:
     print(f"signpost: {line}", file=sys.stderr, flush=True)  # noqa: T201 - for people
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """An empty table; the columns in `right` hold numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
+class Rows(Table):
+    """A table of one line a row: what has no room on the terminal ends in an ellipsis."""
+
+    def add_row(self, *cells: RenderableType | None, style: StyleType | None = None, end_section: bool = False) -> None:
+        super().add_row(*map(_one_line, cells), style=style, end_section=end_section)
+
+
+def table(*columns: str, right: Collection[str] = (), whole: Collection[str] = ()) -> Rows:
+    """An empty table. The columns in `right` hold numbers; they and those in `whole` make no room for the others."""
+    made = Rows(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="ellipsis", no_wrap=True)
+        # Rich takes width from the columns that may wrap; that nothing does, the cells say.
+        made.add_column(
+            _one_line(column),
+            justify="right" if column in right else "left",
+            overflow="ellipsis",
+            no_wrap=column in right or column in whole,
+        )
     return made
+
+
+def _one_line(cell: RenderableType | None) -> RenderableType:
+    return Text(cell, no_wrap=True, overflow="ellipsis") if isinstance(cell, str) else cell or ""
 
 
 def progress(what: str) -> Progress:

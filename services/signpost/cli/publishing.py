@@ -135,7 +135,7 @@ def who(
             since = iso_time(client.connected_time_ns)
             print_json({"client_id": client.client_id, "connected": since, "filters": client.filters})
         return
-    rows = table("client", "since", "filters")
+    rows = table("client", "since", "filters", whole=["since"])
     for client in found:
         connected = datetime.fromtimestamp(client.connected_time_ns / 1e9).astimezone()
         rows.add_row(client.client_id, f"{connected:%Y-%m-%d %H:%M:%S}", " ".join(client.filters))

@@ -118,7 +118,7 @@ class Picture:
     def draw(self, height: int) -> Group:
         """At most `height` rows."""
         features = self._watched.features
-        rows = table("", "name", "id", "place", "properties")
+        rows = table("", "name", "id", "place", "properties", whole=["", "id", "place"])
         now = time.monotonic()
         ids = [id for id in reversed(self._changed) if id in features][:height]
         for id in ids:
