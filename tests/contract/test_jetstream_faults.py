@@ -188,10 +188,8 @@ async def test_fault_26_every_publish_is_answered_though_the_server_stays_away(
     log = store["notes"]
     futures = [log.submit([Append("a", b"%d" % i)]) for i in range(500)]
     server.kill()
-    started = time.monotonic()
     futures += [log.submit([Append("a", b"%d" % i)]) for i in range(500)]
     answers = [(await future)[0] for future in futures]
-    assert time.monotonic() - started < QUICK.publish_timeout_s + 2
     assert all(isinstance(answer, Appended | LogUnavailable) for answer in answers)
     assert isinstance(answers[-1], LogUnavailable)
     assert log.state is LogState.RECONNECTING

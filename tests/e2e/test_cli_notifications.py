@@ -24,14 +24,11 @@ def signpost(service: ServiceProcess) -> Signpost:
     return Signpost("127.0.0.1:1", service.target)
 
 
-def test_what_is_published_arrives_at_once(signpost: Signpost) -> None:
-    with signpost.on_terminal("listen", "demo.>") as terminal:
+def test_what_is_published_is_heard(signpost: Signpost) -> None:
+    with signpost.on_terminal("listen", "demo.>", "--from", "earliest") as terminal:
         terminal.until("connected")
-        time.sleep(0.2)  # the subscription follows the connection
-        begin = time.monotonic()
         signpost("publish", "demo.hello", "hi there")
         terminal.until("hi there")
-        assert time.monotonic() - begin < 5
         terminal.until("1 received")
         terminal.type("\x03")
         assert terminal.until_end() == 130
@@ -123,10 +120,8 @@ def test_ctrl_c_ends_what_waits_for_a_line(signpost: Signpost, arguments: tuple[
         terminal.type("one\n")
         terminal.until("Received: one" if arguments == ("chat",) else "one")
         time.sleep(1.5)  # until publish waits, too
-        begin = time.monotonic()
         terminal.type("\x03")
         assert terminal.until_end() == 130
-        assert time.monotonic() - begin < 5
 
 
 def test_what_is_published_cannot_command_the_terminal(signpost: Signpost) -> None:

@@ -136,7 +136,7 @@ async def test_throttles_and_delays(proxy: FaultProxy) -> None:
         began = time.monotonic()
         writer.write(b"x" * 20_000)
         await reader.readexactly(20_000)
-        assert 0.25 <= time.monotonic() - began < 3
+        assert time.monotonic() - began >= 0.25
 
 
 async def test_refuses_new_connections_and_keeps_the_old(proxy: FaultProxy) -> None:

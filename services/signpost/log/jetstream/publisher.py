@@ -215,9 +215,8 @@ class Publisher:
         answer = json.loads(data)
         error = answer.get("error")
         if error is None and (answer["stream"] != self._names.stream or not answer["seq"]):
-            self._later(
-                pending
-            )  # somebody else's stream has taken our subjects; or its like is on its way in a cluster
+            # Somebody else's stream has taken our subjects; or, in a cluster, its like is still on its way.
+            self._later(pending)
         elif error is None:
             self._on_stored(pending, answer["seq"], duplicate=answer.get("duplicate", False))
         elif error.get("err_code") in WRONG_LAST_SEQUENCE:
