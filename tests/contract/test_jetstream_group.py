@@ -154,6 +154,7 @@ async def test_a_group_starts_where_it_is_told_and_goes_on_where_it_was(stores: 
     await again.close()
 
 
+@pytest.mark.long
 async def test_acknowledgements_of_a_deleted_stream_settle_nothing_in_the_next(
     server: NatsServer, stores: list[Store]
 ) -> None:

@@ -177,6 +177,7 @@ async def test_a_client_that_cannot_be_closed_leaves_no_subscription_running(
     assert not running()
 
 
+@pytest.mark.long
 async def test_a_log_is_closed_while_its_server_is_frozen_and_much_is_on_its_way(server: NatsServer) -> None:
     store = await JetStreamStore.open(server.url, [LogSettings("notes")], QUICK)
     server.freeze()

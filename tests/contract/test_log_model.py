@@ -170,6 +170,7 @@ class LogMachine(RuleBasedStateMachine):
         return 0 if record is None or record.tombstone else record.sequence
 
 
+@pytest.mark.long
 def test_any_interleaving_where_everything_is_cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """On SQLite: batches, slices, scans and sweeps of a few records each, and every exact filter along its chain."""
     for module, name, value in [

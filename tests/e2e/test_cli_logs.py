@@ -35,6 +35,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         server.stop()
 
 
+@pytest.mark.long
 def test_backup_restore_and_info_while_the_service_runs(service: ServiceProcess, log: str, tmp_path: Path) -> None:
     signpost = Signpost(service.target, "127.0.0.1:1")
     signpost("put", "a", "1,1", "--name", "first")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.support.services import ROOT, running
@@ -32,6 +33,7 @@ def _asked(query: str) -> set[str]:
     return set(_NAME.findall(without_labels))
 
 
+@pytest.mark.long
 async def test_dashboards_and_alerts_ask_for_metrics_that_exist(tmp_path: Path) -> None:
     async with (
         running("feature_service", tmp_path / "f") as feature,

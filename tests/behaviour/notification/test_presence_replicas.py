@@ -125,6 +125,7 @@ async def test_fault_22_presence_over_a_restart(tmp_path: Path) -> None:
             assert await names(service.target) == ["comes-back"]
 
 
+@pytest.mark.long
 async def test_what_presence_costs(tmp_path: Path) -> None:
     """Nothing for streams without a client id; a write for a client that comes, none when it comes back soon."""
 

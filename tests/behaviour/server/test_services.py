@@ -160,6 +160,7 @@ async def test_a_call_is_counted_once_with_its_code(services: dict[str, ServiceP
     assert {code: grown for code, grown in handled.items() if grown} == {shown.code: 1}
 
 
+@pytest.mark.long
 @both
 async def test_help_and_refusals(module: str, tmp_path: Path) -> None:
     """--help ends with 0; a wrong setting, a taken port and foreign data end with one line and 2."""
