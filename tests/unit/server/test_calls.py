@@ -55,7 +55,7 @@ class Served:
     async def ended(self) -> dict[str, float]:
         """Handled calls by code once none is open, with the messages."""
         labels = {"grpc_type": self.method.kind.value, "grpc_service": "test.Service", "grpc_method": "Do"}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 samples = Samples(prometheus_client.generate_latest(self.registry).decode())
                 if samples.value("signpost_calls_open", **labels) == 0:
@@ -121,7 +121,10 @@ async def test_a_cancelled_generator_is_closed_before_its_call_ends() -> None:
 
 
 async def test_a_handler_that_swallows_its_cancellation_is_cancelled_all_the_same() -> None:
+    begun = asyncio.Event()
+
     async def stubborn(request: bytes, context: Any) -> bytes:
+        begun.set()
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
         return b""
@@ -129,13 +132,16 @@ async def test_a_handler_that_swallows_its_cancellation_is_cancelled_all_the_sam
     served = Served(Kind.UNARY, stubborn)
     async with served.channel() as channel:
         call: Any = channel.unary_unary("/test.Service/Do", bytes, bytes)(b"")
-        await asyncio.sleep(0.2)
+        await begun.wait()
         call.cancel()
         assert (await served.ended())["Canceled"] == 1
 
 
 async def test_a_handler_that_fails_while_it_is_cancelled_is_cancelled() -> None:
+    begun = asyncio.Event()
+
     async def clumsy(request: bytes, context: Any) -> bytes:
+        begun.set()
         try:
             await asyncio.sleep(60)
         finally:
@@ -144,7 +150,7 @@ async def test_a_handler_that_fails_while_it_is_cancelled_is_cancelled() -> None
     served = Served(Kind.UNARY, clumsy)
     async with served.channel() as channel:
         call: Any = channel.unary_unary("/test.Service/Do", bytes, bytes)(b"")
-        await asyncio.sleep(0.2)
+        await begun.wait()
         call.cancel()
         assert (await served.ended())["Canceled"] == 1
 
