@@ -91,7 +91,7 @@ def test_lines_that_come_slowly_are_taken_as_they_come() -> None:
             with pytest.raises(TimeoutError):
                 waiting.result(0.1)
             source.__exit__()  # as after Ctrl-C
-            assert waiting.result(5) == []
+            assert waiting.result(20) == []
     os.close(reading)
     os.close(writing)
 

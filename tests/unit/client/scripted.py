@@ -17,8 +17,8 @@ Script = Callable[[Any, Context], Any]
 
 FAST = ClientSettings(
     backoff=Backoff(first_s=0.001, cap_s=0.01),
-    retry=RetrySettings(timeout_s=5.0, try_timeout_s=2.0),
-    stream=StreamSettings(heartbeat_interval_s=5.0, connect_timeout_s=2.0, list_timeout_s=2.0),
+    retry=RetrySettings(timeout_s=30.0, try_timeout_s=10.0),
+    stream=StreamSettings(heartbeat_interval_s=10.0, connect_timeout_s=10.0, list_timeout_s=10.0),
 )
 
 
@@ -38,7 +38,7 @@ class Server:
 
     async def none_open(self) -> None:
         """Return once no call is open."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while self.open:
                 self.ended.clear()
                 await self.ended.wait()

@@ -40,7 +40,7 @@ def acknowledging(seen: list[int], *, at_most: int = 1_000_000, code: Any = CODE
 
 def exchange_of(channels: Channels, source: Any, window: int = 3) -> Import:
     reconnector = Reconnector(channels, backoff=Backoff(first_s=0.001, cap_s=0.01))
-    return Exchange(reconnector, IMPORT_FEATURES, source, attrgetter("id"), window=window, silence_s=2)
+    return Exchange(reconnector, IMPORT_FEATURES, source, attrgetter("id"), window=window, silence_s=10)
 
 
 def requests(count: int) -> list[fpb.ImportFeaturesRequest]:
@@ -166,7 +166,7 @@ async def test_closing_ends_a_caller_that_waits_for_the_source() -> None:
         reading = asyncio.create_task(exchange.__anext__())
         await asyncio.sleep(0)
         await exchange.aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises(StopAsyncIteration):
                 await reading
         await channels.close()

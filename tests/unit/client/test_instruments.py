@@ -57,12 +57,18 @@ async def test_every_call_is_counted_once_with_its_code() -> None:
         with pytest.raises(errors.NotFound):
             await client.get("a")
         assert len([f async for f in client.list((0, 0))]) == 2
-        await asyncio.sleep(0.05)
 
     def value(name: str, method: str = "GetFeature", kind: str = "unary", **more: str) -> float | None:
         labels = {"grpc_type": kind, "grpc_service": "feature.v1.FeatureService", "grpc_method": method, **more}
         return registry.get_sample_value(name, labels)
 
+    def ended() -> tuple[float | None, float | None]:
+        name = "grpc_client_handling_seconds_count"
+        return value(name), value(name, "ListFeatures", "server_stream")
+
+    async with asyncio.timeout(20):
+        while ended() != (4, 2):  # noqa: ASYNC110 - a counter sets no event
+            await asyncio.sleep(0.01)
     assert value("grpc_client_started_total") == 4
     assert value("grpc_client_handled_total", grpc_code="OK") == 2
     assert value("grpc_client_handled_total", grpc_code="Unavailable") == 1
@@ -142,7 +148,9 @@ async def test_a_span_for_every_call_with_the_right_status_and_the_trace_goes_on
         async with client.list((0, 0)) as found:
             await anext(found)
         await server.none_open()
-        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            while len(exporter.get_finished_spans()) < 3:  # noqa: ASYNC110 - an exporter sets no event
+                await asyncio.sleep(0.01)
     spans = exporter.get_finished_spans()
     assert [s.name.rsplit("/", 1)[1] for s in spans] == ["GetFeature", "GetFeature", "ListFeatures"]
     assert [s.status.status_code for s in spans] == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.UNSET]

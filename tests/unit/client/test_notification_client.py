@@ -32,7 +32,7 @@ Frame = npb.ConnectResponse
 WELCOME = Frame(welcome=npb.Welcome(client_id="c", heartbeat_interval_ms=15000, max_record_bytes=1000))
 QUICK = ClientSettings(
     backoff=FAST.backoff,
-    stream=StreamSettings(heartbeat_interval_s=0.2, connect_timeout_s=0.5),
+    stream=StreamSettings(heartbeat_interval_s=0.6, connect_timeout_s=10.0),
     outbox=OutboxSettings(flush_timeout_s=0.5),
 )
 
@@ -66,7 +66,7 @@ class Hub:
 
     async def until(self, kind: str) -> None:
         """Return once a frame of this kind came."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not self.of(kind):  # noqa: ASYNC110 - scripts set no events
                 await asyncio.sleep(0.01)
 
@@ -121,7 +121,7 @@ async def client_of(
 
 
 async def take(subscription: Subscription, count: int) -> list[int]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         return [(await anext(subscription)).sequence for _ in range(count)]
 
 
@@ -181,8 +181,9 @@ async def test_fault_5_a_silent_stream_is_left_and_a_living_one_is_not() -> None
         assert await take(subscription, 1) == [1]
         assert client.status.last_error is not None
         assert client.status.last_error.reason == "SILENT"
-        await asyncio.sleep(0.6)
-        assert len(hub.of("ping")) >= 2
+        async with asyncio.timeout(20):
+            while len(hub.of("ping")) < 2:  # noqa: ASYNC110 - scripts set no events
+                await asyncio.sleep(0.01)
         assert len(hub.of("hello")) == 1
         await subscription.aclose()
 
@@ -217,7 +218,7 @@ async def test_fault_21_a_fenced_session_ends_everything_for_good() -> None:
 
 async def test_fault_7_draining_moves_first_and_loses_nothing() -> None:
     old_hub, new_hub = Hub(), Hub()
-    draining = Frame(draining=npb.Draining(deadline_ms=3000))
+    draining = Frame(draining=npb.Draining(deadline_ms=30_000))
     old = old_hub.script(records("s1", 0, 1), draining, records("s1", 1, 2))
     async with (
         serving({CONNECT: [old]}) as first,
@@ -633,7 +634,7 @@ class BrokenStore:
 async def test_nobody_waits_for_a_position_store_that_raises_anything() -> None:
     async with client_of(Hub().script()) as client:
         with pytest.raises(errors.SignpostError, match="no database"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await client.subscribe("t", name="n", position_store=BrokenStore(loads=False)).started()
 
 

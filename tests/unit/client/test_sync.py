@@ -48,12 +48,12 @@ class Elsewhere:
     def __enter__(self) -> str:
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
         self._thread.start()
-        self._up.wait(5)
+        self._up.wait(20)
         return self.target
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
+        self._thread.join(20)
         self._loop.close()
 
     def _serve(self) -> Coroutine[Any, Any, None]:
@@ -143,7 +143,7 @@ def test_notifications_without_asyncio() -> None:
         assert client.publish("t", "x").sequence == 1
         answers = [client.publish_nowait("t", "x") for _ in range(10)]
         client.flush()
-        assert [a.result(5).sequence for a in answers] == list(range(2, 12))
+        assert [a.result(20).sequence for a in answers] == list(range(2, 12))
         assert [t.name for t in client.topics()] == ["t"]
         assert [p.client_id for p in client.presence()] == ["c"]
         assert client.status.state is State.CONNECTED
@@ -169,8 +169,8 @@ def test_what_is_left_to_the_garbage_collector_ends_on_the_server() -> None:
         next(features.watch(Circle((0, 0), 10)))
         next(notifications.subscribe("t"))
         gc.collect()
-        assert ended.wait(5)
-        deadline = time.monotonic() + 5
+        assert ended.wait(20)
+        deadline = time.monotonic() + 20
         while not hub.of("unsubscribe"):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -182,7 +182,7 @@ def test_a_publish_that_fails_says_so_in_its_future() -> None:
         lost = client.publish_nowait("t", "x")
         assert len(client.close(flush_timeout_s=0.2)) == 1
         with pytest.raises(errors.Unavailable):
-            lost.result(5)
+            lost.result(20)
 
 
 def test_cancelling_takes_back_what_is_not_sent_and_ignores_the_answer_to_what_is(
@@ -193,12 +193,13 @@ def test_cancelling_takes_back_what_is_not_sent_and_ignores_the_answer_to_what_i
         assert first.cancel()
         away.flush()
     assert not away.unsent
-    hub = Hub()
+    hub, cancelled = Hub(), threading.Event()
 
     async def slow(requests: Any, context: Any) -> Any:
         async for response in hub.script()(requests, context):
             if response.HasField("published"):
-                await asyncio.sleep(0.2)
+                while not cancelled.is_set():  # noqa: ASYNC110 - another thread sets it
+                    await asyncio.sleep(0.01)
             yield response
 
     with Elsewhere({CONNECT: [slow]}) as target, NotificationClient(target, settings=FAST) as client:
@@ -206,6 +207,7 @@ def test_cancelling_takes_back_what_is_not_sent_and_ignores_the_answer_to_what_i
         while not hub.stored:
             time.sleep(0.01)
         assert sent.cancel()
+        cancelled.set()
         client.flush()
     assert not caplog.records
 
@@ -219,7 +221,7 @@ def test_what_would_wait_for_itself_raises_instead(features: FeatureClient) -> N
 def test_after_a_fork_it_raises_instead_of_waiting_for_a_thread_that_is_not_there() -> None:
     loop = _Loop()
     loop.get().call_soon_threadsafe(loop.get().stop)
-    loop._thread.join(5)  # as a forked child finds it
+    loop._thread.join(20)  # as a forked child finds it
     with pytest.raises(RuntimeError, match="forked"):
         loop.call(lambda: None)
     assert loop._loop is not None

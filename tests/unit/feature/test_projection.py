@@ -106,7 +106,9 @@ async def test_fault_12_what_was_to_expire_in_another_log_lives_on_in_this_one(m
         log = cast("MemoryLog", replica.log)
         log._contents = _Contents()
         log._tail.reset(0, EpochChanged("another log", first_available=1))
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):
+            while replica.projection.version("places", "a") or not replica.projection.ready:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.01)
         assert await replica.put(feature("a", 0, 0)) == 1
         await replica.expiry.expire_due()
         await replica.projection.wait_for(log.head)
@@ -151,7 +153,7 @@ async def test_a_change_that_is_not_known_stops_the_projection() -> None:
         with pytest.raises(Unavailable):
             await replica.projection.until_ready()
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(replica.projection.wait_for(replica.log.head), 1)
+            await asyncio.wait_for(replica.projection.wait_for(replica.log.head), 20)
 
 
 class Told:
@@ -201,6 +203,7 @@ async def test_a_read_of_a_position_that_never_comes_says_so(monkeypatch: pytest
         with pytest.raises(PositionAhead):
             await replica.projection.wait_for(5)
         assert not replica.projection._waiting
+        monkeypatch.setattr("feature_service.projection.AHEAD_WAIT_S", 60.0)
         late = asyncio.create_task(replica.projection.wait_for(1))
         await asyncio.sleep(0)
         await replica.put(feature("a", 0, 0))
@@ -280,7 +283,7 @@ async def test_a_rebuild_that_an_outage_ends_keeps_no_other_from_beginning(monke
                 [Append(f"places.{each.id}", put_payload(to_item(each.SerializeToString()))) for each in made]
             )
             await replica.projection.wait_for(replica.log.head)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while index.snapshot().tail < 9000:  # noqa: ASYNC110 - a rebuild tells nobody
                 await asyncio.sleep(0.05)
         assert outages == 1
@@ -298,7 +301,7 @@ async def test_large_pages_are_applied_in_slices_and_rebuilt_behind() -> None:
             ]
             await replica.log.append_many(entries)
         assert await everything(replica) == {each.id: each for each in features}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (snapshot := replica.projection.snapshot("places")) or not snapshot.segments:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert await everything(replica) == {each.id: each for each in features}
@@ -311,7 +314,7 @@ async def test_when_nothing_changes_an_index_becomes_one_part() -> None:
     async with parts("quiet", NEVER) as replica:
         assert [answer.written async for answer in replica.importer.run(requests())] == [300]
         await replica.projection.wait_for(replica.log.head)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (snapshot := replica.projection.snapshot("places")) is None or snapshot.tail < snapshot.end:  # noqa: ASYNC110 - a rebuild tells nobody
                 await asyncio.sleep(0.05)
         (base,) = snapshot.segments

@@ -18,7 +18,7 @@ from tests.unit.feature.inprocess import feature, parts
 async def test_a_change_at_the_moment_of_progress_goes_first() -> None:
     async with parts() as replica:
         frames = cast(
-            "AsyncGenerator[bytes, None]", replica.watcher.run(pb.WatchFeaturesRequest(progress_interval_ms=100))
+            "AsyncGenerator[bytes, None]", replica.watcher.run(pb.WatchFeaturesRequest(progress_interval_ms=500))
         )
         first = pb.WatchFeaturesResponse.FromString(await anext(frames))
         assert first.HasField("caught_up")
@@ -32,8 +32,8 @@ async def test_a_change_at_the_moment_of_progress_goes_first() -> None:
 
         waiting = asyncio.ensure_future(anext(frames))
         await asyncio.sleep(0)
-        asyncio.get_running_loop().call_later(0.12, change)
-        time.sleep(0.2)  # noqa: ASYNC251 - so that the loop finds both timers due at once, the watch's before this one
+        asyncio.get_running_loop().call_later(0.52, change)
+        time.sleep(0.6)  # noqa: ASYNC251 - so that the loop finds both timers due at once, the watch's before this one
         frame = pb.WatchFeaturesResponse.FromString(await waiting)
         assert [each.id for each in frame.events.features] == ["a"]
         assert positions.decode(frame.position.token).sequence == 1

@@ -128,7 +128,7 @@ class Watching(RuleBasedStateMachine):
         client, log = self.client, self.parts.log
         await self.parts.projection.wait_for(log.head)
         assert client.frames is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (client.live and positions.decode(client.position).sequence == log.head):
                 client.take(pb.WatchFeaturesResponse.FromString(await anext(client.frames)))
         assert client.held == features_of(await self.parts.list(self.listing))

@@ -177,6 +177,6 @@ async def test_subjects_are_listed_whole_whatever_comes_and_goes_between_pages(
     before = [f"signpost.notes.b{i}" for i in range(100, 135)]
     link = Listing(list(before), change)
     names = names_of(LogSettings("notes"), JetStreamSettings())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         found = await lookup.counts(cast("Link", link), names, names.stream, ">")
     assert {name for name in before if name in link.subjects} <= {f"signpost.notes.{name}" for name in found}

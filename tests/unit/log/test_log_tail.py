@@ -109,6 +109,6 @@ def test_what_is_dropped_is_let_go() -> None:
 async def test_who_waits_at_a_closed_log_is_told() -> None:
     tail = Tail(1 << 20, head=3)
     tail.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         with pytest.raises(LogUnavailable):
             await tail.wait(3, tail.generation)

@@ -47,7 +47,7 @@ async def log() -> AsyncIterator[Log]:
         yield store["notifications"]
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Return once it holds."""
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - nothing signals what a test looks at

@@ -63,7 +63,7 @@ class Reader:
         self.records += delivery.notifications
         return True
 
-    async def take_to(self, through: int, timeout_s: float = 10.0) -> "Reader":
+    async def take_to(self, through: int, timeout_s: float = 20.0) -> "Reader":
         """Everything up to a sequence."""
         async with asyncio.timeout(timeout_s):
             while self.through is None or self.through < through:

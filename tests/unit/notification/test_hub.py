@@ -53,11 +53,11 @@ async def test_who_waits_for_the_same_shares_the_same_bytes(log: Log) -> None:
 
 
 async def test_a_lone_record_on_a_quiet_stream_goes_at_once(log: Log) -> None:
-    async with following(log, HubSettings(pause_factor=1e9, max_pause_s=10.0)) as hub:
+    async with following(log, HubSettings(pause_factor=1e9, max_pause_s=60.0)) as hub:
         readers = [live(hub, "a") for _ in range(10)]
         last = await publish(log, [publication("a")])
         for reader in readers:
-            await reader.take_to(last, timeout_s=1.0)
+            await reader.take_to(last)
         # The next one comes within the pause that this round has earned: it waits for the next round.
         await publish(log, [publication("a")])
         await eventually(lambda: hub.through == last + 1)
@@ -307,5 +307,5 @@ async def test_a_record_of_a_later_release_stops_the_hub(log: Log) -> None:
     await hub.start()
     await log.append(Append("a", b"\x08\x63"))
     with pytest.raises(Internal):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await hub.run()
