@@ -14,7 +14,7 @@ from signpost.log.sqlite import SQLiteStore
 
 from tests.support.nats import NatsServer
 
-EVENTUALLY_S = 10.0
+EVENTUALLY_S = 30.0
 
 
 class Engine(ABC):

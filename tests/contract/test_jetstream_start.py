@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 
 NOTES = LogSettings("notes")
 FEATURES = LogSettings("features", Retention(max_age_s=86_400.0, keep_last=True))
-QUICK = JetStreamSettings(open_timeout_s=1.0)
+QUICK = JetStreamSettings(open_timeout_s=2.0)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def test_a_foreign_stream_on_the_same_subjects_is_refused(server: NatsServ
 
 async def test_fault_26_nats_down_at_start(tmp_path: Path) -> None:
     url = f"nats://127.0.0.1:{free_port()}"
-    with pytest.raises(LogRefused, match=r"127\.0\.0\.1:\d+ does not answer within 1\.0 s"):
+    with pytest.raises(LogRefused, match=r"127\.0\.0\.1:\d+ does not answer within 2\.0 s"):
         await JetStreamStore.open(url, [NOTES], QUICK)
 
 
@@ -189,7 +189,7 @@ async def test_all_replicas_have_one_epoch(server: NatsServer) -> None:
     ):
         assert one["notes"].epoch == other["notes"].epoch != one["features"].epoch
         answer = await one["notes"].append(Append("a", b"1", "m"))
-        await asyncio.wait_for(other["notes"].wait_for(answer.sequence), 5)
+        await asyncio.wait_for(other["notes"].wait_for(answer.sequence), 20)
         assert await other["notes"].append(Append("a", b"1", "m")) == Appended(answer.sequence, True)
         token = await one["notes"].position(answer.sequence)
         assert await other["notes"].resolve(token) == answer.sequence

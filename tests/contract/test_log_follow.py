@@ -103,10 +103,12 @@ async def test_a_follower_that_is_cancelled_leaves_the_log_working(log: Log) -> 
 
 async def test_closing_ends_the_followers(engine: Engine) -> None:
     async with engine.open(LogSettings("notes")) as store:
-        task = asyncio.create_task(collect(store["notes"], 0, 10))
-        await asyncio.sleep(0.05)
+        pages = store["notes"].follow(0)
+        assert (await anext(pages)).through == 0
+        waiting = asyncio.create_task(anext(pages))
+        await asyncio.sleep(0)
     with pytest.raises(LogUnavailable):
-        await asyncio.wait_for(task, TIMEOUT_S)
+        await asyncio.wait_for(waiting, TIMEOUT_S)
 
 
 async def test_wait_for(log: Log) -> None:

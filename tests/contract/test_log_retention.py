@@ -6,7 +6,7 @@ from signpost.log import Append, Appended, Log, LogSettings, Retention, Store
 
 from tests.contract.engines import Engine, eventually
 
-AGE_S = 2.0
+AGE_S = 3.0
 KEEP_LAST = LogSettings("notes", Retention(max_age_s=AGE_S, keep_last=True))
 
 
