@@ -27,7 +27,7 @@ async def who(target: str, topic: str = "", **fields: Any) -> list[pb.Presence]:
         token = ""
         while True:
             request = pb.ListPresenceRequest(topic=topic, page_token=token, **fields)
-            page = await stub_of(channel).ListPresence(request, timeout=5)
+            page = await stub_of(channel).ListPresence(request, timeout=10)
             found += page.clients
             token = page.next_page_token
             if not token:
@@ -38,7 +38,7 @@ async def names(target: str, topic: str = "", **fields: Any) -> list[str]:
     return [one.client_id for one in await who(target, topic, **fields)]
 
 
-async def until_names(target: str, topic: str, expected: list[str], within_s: float = 8.0) -> None:
+async def until_names(target: str, topic: str, expected: list[str], within_s: float = 20.0) -> None:
     found: list[str] = []
     try:
         async with asyncio.timeout(within_s):
@@ -58,7 +58,7 @@ async def events(stream: Stream, count: int, about: str = "") -> list[tuple[str,
     """The next events of clients whose ids begin so; another test's may still be leaving."""
     found: list[tuple[str, bool, list[str]]] = []
     while len(found) < count:
-        delivery = (await stream.read("delivery")).delivery
+        delivery = (await stream.read("delivery", timeout_s=20)).delivery
         for notification in delivery.notifications:
             assert notification.sequence == 0
             assert delivery.after == delivery.through

@@ -84,10 +84,12 @@ async def test_a_durable_cursor_moves_between_replicas(replicas: list[ServicePro
             records = await stream.records(10)
             assert [n.payload for n in records] == [f"{turn}.{n}".encode() for n in range(10)]
             await stream.send(ack=pb.AckFrame(subscription="s", through=pb.Position(sequence=records[-1].sequence)))
+            await stream.send(unsubscribe=pb.UnsubscribeFrame(subscription="s"))  # which writes what is acknowledged
+            await stream.send(ping=pb.Ping(id=1))
+            await stream.read("pong")
             await stream.call.done_writing()
             with pytest.raises(EOFError):
                 await stream.read("error")
-        await asyncio.sleep(0.3)
 
 
 async def test_fault_26_nats_is_killed_and_comes_back(nats: NatsServer, replicas: list[ServiceProcess]) -> None:

@@ -90,7 +90,7 @@ async def test_fault_12_a_log_restored_from_an_older_backup(tmp_path: Path, more
 
 
 async def test_fault_13_a_position_older_than_retention(tmp_path: Path) -> None:
-    async with running(MODULE, tmp_path, args=["--retention-s=1"]) as service:
+    async with running(MODULE, tmp_path, args=["--retention-s=3"]) as service:
         await publish_all(service.target, numbered("t", 10))
         position = await last_position(service)
         await publish_all(service.target, numbered("t", 10, prefix="gone"))
@@ -194,7 +194,7 @@ async def test_fault_19_what_is_too_large_is_refused_and_the_stream_lives(stream
 
 async def test_fault_20_faster_than_the_allowance(tmp_path: Path) -> None:
     async with (
-        running(MODULE, tmp_path, args=["--publish-rate-per-s=5", "--publish-burst=10"]) as service,
+        running(MODULE, tmp_path, args=["--publish-rate-per-s=1", "--publish-burst=10"]) as service,
         grpc.aio.insecure_channel(service.target, options=OWN_CONNECTION) as channel,
         grpc.aio.insecure_channel(service.target, options=OWN_CONNECTION) as elsewhere,
         Stream(channel) as greedy,
@@ -271,7 +271,9 @@ async def test_fault_22_a_durable_cursor_survives_a_kill(tmp_path: Path) -> None
                 assert records[0].payload == f"{turn}.0".encode(), "what was acknowledged does not come again"
                 through = pb.Position(sequence=records[-1].sequence)
                 await stream.send(ack=pb.AckFrame(subscription="s", through=through))
-                await asyncio.sleep(0.3)
+                await stream.send(unsubscribe=pb.UnsubscribeFrame(subscription="s"))  # which writes it
+                await stream.send(ping=pb.Ping(id=1))
+                await stream.read("pong")
                 service.kill()
             await service.start()
 
@@ -305,7 +307,7 @@ async def test_fault_23_a_full_disk(small_disk: Path) -> None:
                 stored += bool(result.sequence)
                 error = error if result.sequence else result.error
         assert (error.code, error.reason) == (8, "STORAGE_FULL")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while await health_of(service.target, service.health) != "NOT_SERVING":  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
         await stream.records(stored)

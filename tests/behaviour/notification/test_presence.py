@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,7 +11,7 @@ from signpost.client import NotificationClient
 from protos.notification.v1 import notification_pb2 as pb
 from tests.behaviour.notification.presence import connected, event, names, until_names, who
 from tests.behaviour.notification.stream import OWN_CONNECTION, Stream, notes, reason_of, stub_of
-from tests.support.services import ServiceProcess
+from tests.support.services import ServiceProcess, running
 
 MODULE = "notification_service"
 
@@ -51,16 +52,19 @@ async def test_joined_and_left(service: ServiceProcess, topic: str) -> None:
         assert await event(watching, topic) == (client, False, [f"{topic}.*"])
 
 
-async def test_a_quick_reconnect_and_a_handover_are_no_event(service: ServiceProcess, topic: str) -> None:
+async def test_a_quick_reconnect_and_a_handover_are_no_event(tmp_path: Path, topic: str) -> None:
     mark = f"{topic}-mark"
-    async with connected(service.target, "", "", "_presence.>") as watching:
+    async with (
+        running(MODULE, tmp_path, args=["--presence-grace-s=3"]) as service,  # a slow machine reconnects within it
+        connected(service.target, "", "", "_presence.>") as watching,
+    ):
         async with connected(service.target, topic, "1", "a"):
             assert await event(watching, topic) == (topic, True, ["a"])
         await asyncio.sleep(0.2)
         async with connected(service.target, topic, "1", "a"):
             await asyncio.sleep(0.2)
             async with connected(service.target, topic, "1", "a"):  # make before break
-                await asyncio.sleep(0.8)  # longer than the grace
+                await asyncio.sleep(3.5)  # longer than the grace
                 async with connected(service.target, mark):
                     assert await event(watching, topic) == (mark, True, [])
                 assert await names(service.target, "a") == [topic]
@@ -112,7 +116,7 @@ async def test_topics_by_page(service: ServiceProcess, topic: str) -> None:
         token = ""
         while True:
             request = pb.ListTopicsRequest(filter=f"{topic}.*", page_size=10, page_token=token)
-            page = await stub_of(channel).ListTopics(request, timeout=5)
+            page = await stub_of(channel).ListTopics(request, timeout=10)
             assert len(page.topics) <= 10
             found += page.topics
             token = page.next_page_token
@@ -126,8 +130,11 @@ async def test_topics_by_page(service: ServiceProcess, topic: str) -> None:
         # A poison record gives the system a topic.
         await stream.subscribe("poison", name="p", group="p", max_deliveries=1)
         (result,) = (await stream.publish(*notes("poison", ["x"]))).results
+        delivery = pb.Delivery()
+        while delivery.subscription != "p" or not delivery.notifications:  # only who holds a record can reject it
+            delivery = (await stream.read("delivery")).delivery
         await stream.send(ack=pb.AckFrame(subscription="p", rejected_sequences=[result.sequence]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while not (  # noqa: ASYNC110 - nobody tells a test
                 page := await stub_of(channel).ListTopics(pb.ListTopicsRequest(filter="_dead.>"))
             ).topics:
@@ -142,10 +149,10 @@ async def test_what_is_wrong_with_a_question(service: ServiceProcess) -> None:
     async with grpc.aio.insecure_channel(service.target, options=OWN_CONNECTION) as channel:
         stub = stub_of(channel)
         for call in (
-            stub.ListPresence(pb.ListPresenceRequest(topic="a.*"), timeout=5),
-            stub.ListPresence(pb.ListPresenceRequest(page_size=1001), timeout=5),
-            stub.ListTopics(pb.ListTopicsRequest(filter="a..b"), timeout=5),
-            stub.ListTopics(pb.ListTopicsRequest(page_token="x" * 2000), timeout=5),
+            stub.ListPresence(pb.ListPresenceRequest(topic="a.*"), timeout=10),
+            stub.ListPresence(pb.ListPresenceRequest(page_size=1001), timeout=10),
+            stub.ListTopics(pb.ListTopicsRequest(filter="a..b"), timeout=10),
+            stub.ListTopics(pb.ListTopicsRequest(page_token="x" * 2000), timeout=10),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
