@@ -68,7 +68,7 @@ async def leaves_nothing(service: ServiceProcess, method: str) -> AsyncIterator[
     before = await open_calls(service, method)
     yield
     gc.collect()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await open_calls(service, method) > before:  # noqa: ASYNC110 - a server elsewhere sets no event
             await asyncio.sleep(0.05)
 
@@ -230,7 +230,7 @@ async def test_fault_15_publishes_during_the_change_from_replay_to_live(
         return [int((await anext(subscription)).payload) for _ in range(4000)]
 
     await publish_numbers(notifications, name, 1000)
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         readers = [group.create_task(read("0"))]
         for n in range(1, 7):
             await publish_numbers(notifications, name, 500, first=500 + 500 * n)
@@ -240,21 +240,22 @@ async def test_fault_15_publishes_during_the_change_from_replay_to_live(
 
 
 @pytest.mark.columns("subscribe")
-async def test_fault_16_a_slow_handler_that_publishes_and_subscribes(
-    notifications: NotificationClient, name: str
-) -> None:
-    subscription = notifications.subscribe(name)
-    await subscription.started()
-    await publish_numbers(notifications, name, 3)
-    for n in range(3):
-        assert int((await anext(subscription)).payload) == n
-        await asyncio.sleep(1.0)  # longer than two heartbeats
-        await notifications.publish(f"{name}-inner", str(n))
-        inner = notifications.subscribe(f"{name}-inner", start="earliest")
-        assert [(await anext(inner)).text for _ in range(n + 1)] == [str(i) for i in range(n + 1)]
-        await inner.aclose()
-    assert notifications.status.state is State.CONNECTED
-    assert notifications.status.last_error is None
+async def test_fault_16_a_slow_handler_that_publishes_and_subscribes(services: Services, name: str) -> None:
+    # Hasty, but for heartbeats that a slow machine keeps.
+    settings = ClientSettings(backoff=HASTY.backoff, stream=StreamSettings(heartbeat_interval_s=1.0))
+    async with NotificationClient(services["notification_service"].target, settings=settings) as client:
+        subscription = client.subscribe(name)
+        await subscription.started()
+        await publish_numbers(client, name, 3)
+        for n in range(3):
+            assert int((await anext(subscription)).payload) == n
+            await asyncio.sleep(2.2)  # longer than two heartbeats
+            await client.publish(f"{name}-inner", str(n))
+            inner = client.subscribe(f"{name}-inner", start="earliest")
+            assert [(await anext(inner)).text for _ in range(n + 1)] == [str(i) for i in range(n + 1)]
+            await inner.aclose()
+        assert client.status.state is State.CONNECTED
+        assert client.status.last_error is None
 
 
 @pytest.mark.columns("subscribe")
@@ -355,7 +356,7 @@ async def test_fault_19_a_message_over_the_limit(
 @pytest.mark.columns("publish")
 async def test_fault_04_a_retry_after_the_dedupe_window(tmp_path: Path, name: str) -> None:
     async with (
-        running("notification_service", tmp_path, args=["--dedupe-window-s=1"]) as service,
+        running("notification_service", tmp_path, args=["--dedupe-window-s=4"]) as service,
         NotificationClient(service.target, client_id="a") as a,
         NotificationClient(service.target, client_id="b") as b,
     ):
@@ -365,7 +366,7 @@ async def test_fault_04_a_retry_after_the_dedupe_window(tmp_path: Path, name: st
         for other in (await b.publish(name, "x", message_id="m"), await a.publish(f"{name}-2", "x", message_id="m")):
             assert not other.duplicate
             assert other.sequence > first.sequence
-        await asyncio.sleep(1.6)
+        await asyncio.sleep(4.6)
         late = await a.publish(name, "x", message_id="m")
         assert not late.duplicate
         assert late.sequence > first.sequence
@@ -408,7 +409,7 @@ async def test_fault_21_another_session_ends_this_one_for_good(services: Service
             _ = [n async for n in subscription]
         assert older.status.state is State.CLOSED
         await asyncio.sleep(0.5)
-        assert newer.status.state is State.CONNECTED
+        assert await newer.status.wait_for(State.CONNECTED) is State.CONNECTED
 
 
 async def test_a_position_outlives_the_process(services: Services, name: str) -> None:
@@ -451,7 +452,9 @@ async def test_fault_11_ten_thousand_connects_leave_nothing(services: Services, 
         tasks, open_there, mine_mib, theirs_mib = await figures()
         for number in range(9000):
             await cycle(client, number)
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            while (await figures())[1] > open_there:  # noqa: ASYNC110 - a server elsewhere sets no event
+                await asyncio.sleep(0.5)
         tasks_after, open_after, mine_after_mib, theirs_after_mib = await figures()
     grew = f"client {mine_after_mib - mine_mib:+.1f} MiB, server {theirs_after_mib - theirs_mib:+.1f} MiB"
     print(f"\n9,000 more cycles: {grew}")  # noqa: T201 - shown with -s, for the documentation

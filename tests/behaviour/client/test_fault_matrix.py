@@ -14,6 +14,7 @@ from signpost.client import State
 
 from tests.behaviour.client.conftest import Services
 from tests.behaviour.client.workloads import WORKLOADS, Publish, Subscribe, Unary, Workload
+from tests.support.metrics_text import Samples
 from tests.support.proxy import Direction, FaultProxy
 from tests.support.services import ServiceProcess, running
 
@@ -34,7 +35,7 @@ async def survive(
     fault: Fault,
     *,
     bytes_per_s: float | None = None,
-    timeout_s: float = 40,
+    timeout_s: float = 120,
 ) -> FaultProxy:
     """Run a workload through a proxy, that slow from the start, break something meanwhile, check what came of it."""
     async with asyncio.timeout(timeout_s):
@@ -95,7 +96,12 @@ async def test_fault_02_cut_after_subscribed_and_before_the_first_delivery(servi
 async def test_fault_03_the_answer_is_lost(method: str, services: Services) -> None:
     async def lose(proxy: FaultProxy, service: ServiceProcess, workload: Workload) -> None:
         proxy.drop(Direction.DOWN)
-        await asyncio.sleep(0.2)
+        assert isinstance(workload, Publish | Unary)
+        log = workload.service.removesuffix("_service") + "s"
+        answered = workload.sequences[-1]
+        async with asyncio.timeout(10):  # until something is stored whose answer cannot have come
+            while Samples(await service.metrics()).value("signpost_log_head", log=log) <= answered:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
         proxy.cut_now()
         proxy.heal()
 

@@ -139,9 +139,11 @@ async def test_an_outage_costs_delay_and_nothing_else(world: World) -> None:
         for n in range(20):
             await world.put(f"x{n}", 0, 0)
         await world.put("a", 9, 9)
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(10):
+            while world.topic.attempts < 2:  # noqa: ASYNC110 - the relay is another task
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
     assert len(world.topic.events) == 1
-    assert world.topic.attempts > 1
     world.topic.away = False
     async with world.relay():
         await world.topic.has(22)
@@ -234,7 +236,7 @@ async def test_a_stay_is_told_once_over_restarts(world: World) -> None:
 async def test_a_fence_expires_and_says_left_where_asked(world: World) -> None:
     asked = fence(notify_left_on_expiry=True)
     asked.expire_time.GetCurrentTime()
-    asked.expire_time.seconds += 2
+    asked.expire_time.seconds += 4
     async with world.relay():
         await world.book.put(asked)
         await world.put("a", 0, 0)

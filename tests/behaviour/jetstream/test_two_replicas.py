@@ -13,7 +13,7 @@ from protos.notification.v1 import notification_pb2, notification_pb2_grpc
 from tests.support.nats import NatsServer
 from tests.support.services import ServiceProcess, health_of, running
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 HERE = feature_pb2.Point(latitude=525_200_000, longitude=134_050_000)
 
 
