@@ -1,10 +1,13 @@
 """The command's half for features, run for real against the feature service."""
 
+import fcntl
 import gzip
 import json
 import os
 import re
 import signal
+import struct
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,7 +203,11 @@ def test_an_import_that_waits_for_its_input_ends_at_once_when_interrupted(signpo
     reading, writing = os.pipe()
     os.write(writing, b"".join(json.dumps(_feature(str(number), 1, 1)).encode() + b"\n" for number in range(100)))
     with signpost.background("import", "-", "--collection", "waiting", stdin=reading) as process:
-        time.sleep(2)  # until it waits for more
+        deadline = time.monotonic() + 20
+        while struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, bytes(4)))[0]:
+            assert time.monotonic() < deadline, "it does not read"
+            time.sleep(0.05)
+        time.sleep(1)  # until it waits for more
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
     os.close(reading)

@@ -121,6 +121,8 @@ async def test_a_stall_keeps_connections_open_and_loses_nothing(proxy: FaultProx
 
 async def test_a_black_hole_swallows(proxy: FaultProxy) -> None:
     async with through(proxy) as (reader, writer):
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"  # both sides are connected
         proxy.drop(Direction.UP)
         writer.write(b"lost")
         await asyncio.sleep(0.1)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -117,19 +118,19 @@ async def test_localhost_is_both_loopbacks(tmp_path: Path) -> None:
     service = ServiceProcess(TINY, tmp_path, log="memory:", host="localhost")
     try:
         await service.start()
-        assert await health_of(f"127.0.0.1:{service.port}") == "SERVING"
+        assert await health_of(f"127.0.0.1:{service.port}", timeout_s=10) == "SERVING"
         with contextlib.closing(socket.socket(socket.AF_INET6)) as probe:
             if probe.connect_ex(("::1", service.port)) != 0:
                 pytest.skip("this machine has no IPv6 loopback")
-        assert await health_of(f"[::1]:{service.port}") == "SERVING"
+        assert await health_of(f"[::1]:{service.port}", timeout_s=10) == "SERVING"
     finally:
         service.kill()
 
 
 async def test_health_of_each_service_of_the_process_and_of_an_unknown_one(tiny: ServiceProcess) -> None:
     for name in ("", "example.Greeter", "stream_service.StreamService", "notification.v1.NotificationService"):
-        assert await health_of(tiny.target, name) == "SERVING"
-    assert await health_of(tiny.target, "no.such.Service") == "NOT_FOUND"
+        assert await health_of(tiny.target, name, timeout_s=10) == "SERVING"
+    assert await health_of(tiny.target, "no.such.Service", timeout_s=10) == "NOT_FOUND"
 
 
 async def test_watching_an_unknown_service_answers_service_unknown(channel: grpc.aio.Channel) -> None:
@@ -217,7 +218,7 @@ async def test_new_calls_are_refused_with_draining_while_the_streams_move(tmp_pa
         assert rich.details[0].Unpack(info)
         assert rich.details[1].Unpack(retry)
         assert info.reason == "DRAINING"
-        assert await health_of(service.target) == "NOT_SERVING", "health goes on answering"
+        assert await health_of(service.target, timeout_s=10) == "NOT_SERVING", "health goes on answering"
         assert await service.wait(10) == 0
 
 
@@ -230,7 +231,8 @@ async def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
         await chat.write(greeter_pb2.MessageRequest(content="a"))
         await chat.read()
         service.signal(signal.SIGTERM)
-        await asyncio.sleep(0.3)
+        while '"draining"' not in service.logs():  # noqa: ASYNC110 - another process; two signals at once are one
+            await asyncio.sleep(0.02)
         service.signal(signal.SIGTERM)
         assert await service.wait() == 0, "half of the drain's time at most"
 
@@ -240,7 +242,9 @@ async def test_the_log_is_one_json_object_a_line(tiny: ServiceProcess, channel: 
     await chat.write(greeter_pb2.MessageRequest(content="error"))
     await chat.read()
     assert await chat.code() is grpc.StatusCode.NOT_FOUND
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(10):
+        while "THING_NOT_FOUND" not in tiny.logs():  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
     lines = [parsed(line) for line in tiny.logs().splitlines()]
     call = next(line for line in lines if line["message"] == "call" and line["method"] == "/example.Greeter/Chat")
     assert call["code"] == "NotFound"
@@ -266,5 +270,7 @@ async def test_no_more_file_descriptors_after_many_calls(tiny: ServiceProcess) -
     before = descriptors()
     for _ in range(20):
         await health_of(tiny.target)
-    await asyncio.sleep(0.2)
-    assert descriptors() <= before + 2
+    deadline = time.monotonic() + 10
+    while descriptors() > before + 2:
+        assert time.monotonic() < deadline, (before, descriptors())
+        await asyncio.sleep(0.05)

@@ -11,7 +11,16 @@ import pytest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from protos.notification.v1 import notification_pb2, notification_pb2_grpc
-from tests.behaviour.server.test_endings import CODES, call_bidi, call_server_stream, call_unary
+from tests.behaviour.server.test_endings import (
+    BIDI,
+    CODES,
+    SERVER_STREAM,
+    UNARY,
+    call_bidi,
+    call_server_stream,
+    call_unary,
+    counted,
+)
 from tests.support.otlp import Collector
 from tests.support.ports import free_port
 from tests.support.services import running
@@ -50,10 +59,11 @@ async def test_every_ending_of_every_kind_has_one_span_with_the_right_status(
         expected: dict[str, list[str]] = {}
         for path, caller in CALLERS.items():
             for how, (seen, _) in CODES.items():
-                code, _, _ = await caller(channel, how)
+                code, _, _ = await caller(tiny, channel, how)
                 assert code == seen
                 expected.setdefault(path, []).append(code)
-        await asyncio.sleep(0.2)
+        for labels in (UNARY, SERVER_STREAM, BIDI):
+            await counted(tiny, labels)
         assert await tiny.terminate() == 0, "what waits is sent at the end"
     assert received.services == {"signpost-tiny"}
     for path, codes in expected.items():
@@ -81,7 +91,8 @@ async def test_spans_belong_to_the_callers_trace_and_reach_histogram_and_log(
         chat: Any = channel.stream_stream("/example.Greeter/Chat", bytes, bytes)(None, metadata=metadata)
         await chat.done_writing()
         assert await chat.code() is grpc.StatusCode.OK
-        await asyncio.sleep(0.2)
+        for labels in (UNARY, BIDI):
+            await counted(tiny, labels)
         exposed = await asyncio.to_thread(open_metrics, tiny.metrics_url)
         assert await tiny.terminate() == 0
     ours = [span for span in received.spans if span.trace_id.hex() == TRACE]
@@ -94,7 +105,7 @@ async def test_spans_belong_to_the_callers_trace_and_reach_histogram_and_log(
 def open_metrics(url: str) -> str:
     """The metrics in the format that has exemplars."""
     request = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text; version=1.0.0"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - a loopback URL of ours
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - a loopback URL of ours
         return str(answer.read().decode())
 
 
@@ -116,5 +127,5 @@ async def test_a_collector_that_does_not_answer_holds_up_neither_calls_nor_the_e
         grpc.aio.insecure_channel(tiny.target) as channel,
     ):
         stub = notification_pb2_grpc.NotificationServiceStub(channel)
-        assert (await stub.Publish(notification_pb2.PublishRequest(topic="ok"), timeout=5)).sequence == 7
+        assert (await stub.Publish(notification_pb2.PublishRequest(topic="ok"), timeout=10)).sequence == 7
         assert await tiny.terminate(8) == 0, "an export is tried for 10 seconds and more"

@@ -54,7 +54,7 @@ async def test_the_largest_message_is_a_setting(tmp_path: Path) -> None:
 
 
 async def test_fault_6_a_connection_over_its_age_is_ended_after_its_grace(tmp_path: Path) -> None:
-    args = ["--max-connection-age-s=0.5", "--max-connection-age-grace-s=0.5"]
+    args = ["--max-connection-age-s=1", "--max-connection-age-grace-s=1"]
     async with (
         running(TINY, tmp_path, log="memory:", args=args) as service,
         grpc.aio.insecure_channel(service.target) as channel,
@@ -118,7 +118,7 @@ async def test_fault_23_a_full_disk_is_not_ready_but_alive_and_ready_again_with_
             code = await call.code()
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         await until_health(service, "NOT_SERVING")
-        assert await health_of(service.target) == "SERVING", "alive: a restart would not help"
+        assert await health_of(service.target, timeout_s=10) == "SERVING", "alive: a restart would not help"
         assert 'signpost_log_state{log="notifications",state="full"} 1.0' in await service.metrics()
         ballast.unlink()
         await until_health(service, "SERVING")
