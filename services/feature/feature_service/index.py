@@ -23,8 +23,8 @@ from feature_service.records import Change
 from feature_service.slotmap import SlotMap
 from feature_service.table import ALIVE, Columns, Properties, Slots
 
-_SMALLEST_CAPACITY = 64
-"""There may be very many collections, of a few features each."""
+_SMALLEST_CAPACITY, _NEXT_CAPACITY = 64, 1024
+"""There may be very many collections, of a few features each; what grows beyond that soon grows much more."""
 TAIL = 2048
 """Versions that may be searched one by one: more cost every query, fewer cost rebuilds."""
 UNASKED_TAIL = 65_536
@@ -277,7 +277,7 @@ class Rebuild:
 
 
 def _grown(columns: Columns, count: int, needed: int) -> Columns:
-    # Unwritten room costs no memory; copying holds the loop up, and so should be rare.
-    grown = Columns(max(4 * columns.capacity, needed))
+    # Copying holds the loop up, and so should be rare.
+    grown = Columns(max(4 * columns.capacity, _NEXT_CAPACITY, needed))
     columns.copy_into(grown, np.arange(count), 0)
     return grown

@@ -111,5 +111,9 @@ async def hold(count: int) -> Longest:
 
 
 async def test_the_event_loop_is_never_held_by_work_over_all_there_is() -> None:
-    longest = await hold(FEATURES)
-    assert longest.seconds < WORK_OVER_ALL_S, longest.where
+    # A machine may stall in the middle of anything, now and then; work over all there is takes long every time.
+    for _ in range(4):
+        longest = await hold(FEATURES)
+        if longest.seconds < WORK_OVER_ALL_S:
+            return
+    pytest.fail(f"the event loop was held for {longest.seconds:.3f} s by {longest.where}")
