@@ -101,7 +101,9 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Notification:
-        record = next(self._records, None) if self._is_ours() else None
+        # What is left of a group's batch goes with the stream that brought it.
+        is_ours = self._batch is None or self._batch.turn == self._inbox.turn
+        record = next(self._records, None) if is_ours else None
         if record is None:
             batch = await self._turn()
             if batch is None:
@@ -123,10 +125,6 @@ class Subscription:
             if self._inbox.is_group:
                 self._unacked += [(batch.turn, n.sequence) for n in batch.message.notifications]
             yield batch
-
-    def _is_ours(self) -> bool:
-        """Whether what is left of the batch is still for us: a group's goes with the stream that brought it."""
-        return self._batch is None or self._batch.turn == self._inbox.turn
 
     async def _turn(self) -> NotificationBatch | None:
         """Give back the batch that is done, wait for the next; None once it is closed."""
