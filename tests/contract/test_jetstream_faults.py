@@ -26,14 +26,6 @@ STREAM = "signpost-notes"
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "nats")
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.fixture
 async def store(server: NatsServer) -> AsyncIterator[Store]:
     async with await JetStreamStore.open(server.url, [LogSettings("notes")], QUICK) as opened:
         yield opened

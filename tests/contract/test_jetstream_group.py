@@ -1,8 +1,7 @@
 """Queue groups on JetStream: at least once, one member at a time, over every process and the server's death."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import nats
 import pytest
@@ -14,14 +13,6 @@ from tests.support.nats import NatsServer
 
 LOGS = [LogSettings("notifications"), LogSettings("state")]
 QUICK = JetStreamSettings(heartbeat_s=0.3, request_timeout_s=2.0, reconnect_max_s=0.2)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "nats")
-    made.start()
-    yield made
-    made.kill()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """The connection to NATS: links that end, handlers that fail, queues that fill."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from nats.aio.client import Client
@@ -15,14 +14,6 @@ from signpost.log.jetstream.connection import Connection
 from tests.support.nats import NatsServer
 
 QUICK = JetStreamSettings(heartbeat_s=0.2, request_timeout_s=2.0, publish_timeout_s=3.0, reconnect_max_s=0.2)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "nats")
-    made.start()
-    yield made
-    made.kill()
 
 
 @pytest.fixture

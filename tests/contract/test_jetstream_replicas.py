@@ -5,9 +5,7 @@ A lagging replica cannot be had at will; here a cursor answers what one on such 
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,14 +19,6 @@ from signpost.log.jetstream.log import JetStreamLog
 
 from tests.contract.engines import eventually
 from tests.support.nats import NatsServer
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "nats")
-    made.start()
-    yield made
-    made.kill()
 
 
 def on_replicas(log: JetStreamLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import nats
@@ -19,14 +18,6 @@ from tests.support.ports import free_port
 NOTES = LogSettings("notes")
 FEATURES = LogSettings("features", Retention(max_age_s=86_400.0, keep_last=True))
 QUICK = JetStreamSettings(open_timeout_s=2.0)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    made = NatsServer(tmp_path / "nats")
-    made.start()
-    yield made
-    made.kill()
 
 
 async def test_streams_are_made_as_set(server: NatsServer) -> None:
