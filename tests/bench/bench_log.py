@@ -10,10 +10,8 @@ says otherwise.
 
 import asyncio
 import contextlib
-import shutil
 import sqlite3
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,7 +23,7 @@ import nats
 from signpost.log import Append, Log, LogSettings, Retention, open_store
 
 from tests.bench.harness import Row, Stopwatch, compare
-from tests.bench.plain_nats import callbacks
+from tests.bench.plain_nats import callbacks, has_nats
 from tests.support.nats import NatsServer
 
 PAYLOAD = b"x" * 64
@@ -294,8 +292,7 @@ async def rows(repeats: int) -> AsyncIterator[Row]:
     with tempfile.TemporaryDirectory() as directory:
         async for row in sqlite_rows(repeats, Path(directory)):
             yield row
-        if shutil.which("nats-server") is None and shutil.which("nats-server", path="/usr/sbin") is None:
-            sys.stderr.write("jetstream: no nats-server on this machine\n")
+        if not has_nats():
             return
         async for row in jetstream_rows(repeats, Path(directory)):
             yield row

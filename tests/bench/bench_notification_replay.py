@@ -7,9 +7,7 @@ this process, which does no more than fetch as many rows.
 """
 
 import asyncio
-import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +18,7 @@ from protos.notification.v1 import notification_pb2 as pb
 from tests.bench.bench_log import PlainSQLite
 from tests.bench.harness import Row, Stopwatch
 from tests.bench.notification_load import METHOD, Publisher, channels, count_to_end, service
-from tests.bench.plain_nats import callbacks
+from tests.bench.plain_nats import callbacks, has_nats
 from tests.support.nats import NatsServer
 
 EARLIEST = pb.Start(earliest=pb.StartEarliest())
@@ -44,15 +42,13 @@ class Run(NamedTuple):
 
 async def rows(repeats: int) -> AsyncIterator[Row]:
     """All rows."""
-    has_nats = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
-    if not has_nats:
-        sys.stderr.write("jetstream: no nats-server on this machine\n")
+    on_jetstream = has_nats()
     sqlite: list[Run] = []
     jetstream: list[Run] = []
     plain: list[float] = []
     for _ in range(repeats):
         sqlite.append(await _run(None))
-        if has_nats:
+        if on_jetstream:
             async with _nats() as url:
                 jetstream.append(await _run(url))
                 plain.append(await callbacks(url, f"{ON_JETSTREAM}bench.>", RECORDS))
@@ -60,7 +56,7 @@ async def rows(repeats: int) -> AsyncIterator[Row]:
     yield Row("replay of one reader from SQLite", embedded.from_log, "records/s", embedded.cursor)
     yield Row("replay of one reader from the tail in memory", embedded.from_tail, "records/s")
     yield Row(f"{CLIENTS} clients that resume {AWAY} records each", embedded.resumes, "records/s")
-    if has_nats:
+    if on_jetstream:
         shared = _medians(jetstream)
         yield Row("replay of one reader from JetStream", shared.from_log, "records/s", statistics.median(plain))
         name = f"{CLIENTS} clients that resume {AWAY} records each, on JetStream"

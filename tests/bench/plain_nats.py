@@ -1,10 +1,20 @@
 """A floor of reading from JetStream: what nats-py itself does in the fewest lines."""
 
 import asyncio
+import shutil
+import sys
 
 import nats
 
 from tests.bench.harness import Stopwatch
+
+
+def has_nats() -> bool:
+    """Whether there is a nats-server to measure with; says so where there is none."""
+    found = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
+    if not found:
+        sys.stderr.write("jetstream: no nats-server on this machine\n")
+    return found is not None
 
 
 async def callbacks(url: str, subject: str, total: int) -> float:

@@ -1,6 +1,5 @@
-"""How soon a process is back with everything that stands on JetStream."""
+"""That a process is back with everything that stands on JetStream."""
 
-import time
 from contextlib import aclosing
 from pathlib import Path
 
@@ -32,7 +31,8 @@ def place(number: int) -> Append:
 
 
 @pytest.mark.long
-async def test_235_000_places_are_replayed_in_under_10_seconds(tmp_path: Path) -> None:
+async def test_235_000_places_are_replayed(tmp_path: Path) -> None:
+    """How long it takes is a row of the benchmarks."""
     server = NatsServer(tmp_path / "nats")
     server.start()
     try:
@@ -40,24 +40,20 @@ async def test_235_000_places_are_replayed_in_under_10_seconds(tmp_path: Path) -
         async with open_store(server.url, logs) as store:
             for start in range(0, PLACES, 5000):
                 await store["features"].append_many([place(number) for number in range(start, start + 5000)])
-        begin = time.perf_counter()
         async with open_store(server.url, logs) as store, aclosing(store["features"].follow(0)) as pages:
             replayed = 0
             async for page in pages:
                 replayed += len(page.records)
                 if page.through == PLACES:
                     break
-            replay_s = time.perf_counter() - begin
         assert replayed == PLACES
-        assert replay_s < 10
-        begin = time.perf_counter()
-        async with running("feature_service", tmp_path / "service", log=server.url) as service:
-            serving_s = time.perf_counter() - begin
-            async with grpc.aio.insecure_channel(service.target) as channel:
-                stub = feature_pb2_grpc.FeatureServiceStub(channel)
-                request = feature_pb2.ListFeaturesRequest(origin=feature_pb2.Point(), limit=3)
-                found = [listed.id async for batch in stub.ListFeatures(request) for listed in batch.features]
+        async with (
+            running("feature_service", tmp_path / "service", log=server.url) as service,
+            grpc.aio.insecure_channel(service.target) as channel,
+        ):
+            stub = feature_pb2_grpc.FeatureServiceStub(channel)
+            request = feature_pb2.ListFeaturesRequest(origin=feature_pb2.Point(), limit=3)
+            found = [listed.id async for batch in stub.ListFeatures(request) for listed in batch.features]
         assert found == ["place-0", "place-1", "place-500"]
-        assert serving_s < 15  # the interpreter's start and the index are in it
     finally:
         server.kill()

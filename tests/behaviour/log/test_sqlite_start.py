@@ -1,4 +1,4 @@
-"""How soon a process is back with everything, and that writers and readers do not hinder each other."""
+"""That a process is back with everything, and that writers and readers do not hinder each other."""
 
 import asyncio
 import contextlib
@@ -25,22 +25,20 @@ PLACES = 235_000
 
 
 @pytest.mark.long
-async def test_235_000_places_are_replayed_in_under_5_seconds(tmp_path: Path) -> None:
+async def test_235_000_places_are_replayed(tmp_path: Path) -> None:
+    """How long it takes is a row of the benchmarks."""
     url, log = f"sqlite:///{tmp_path / 'a.db'}", LogSettings("features", Retention(max_age_s=86_400, keep_last=True))
     async with open_store(url, [log]) as store:
         for start in range(0, PLACES, 1000):
             entries = [Append(f"places.{i}", b"x" * 100, f"id-{i}") for i in range(start, start + 1000)]
             await store["features"].append_many(entries)
-    begin = time.perf_counter()
     async with open_store(url, [log]) as store, aclosing(store["features"].follow(0)) as pages:
         replayed = 0
         async for page in pages:
             replayed += len(page.records)
             if page.through == store["features"].head:
                 break
-        took_s = time.perf_counter() - begin
     assert replayed == PLACES
-    assert took_s < 5
 
 
 async def test_appends_go_on_while_much_is_compacted(tmp_path: Path) -> None:
@@ -56,15 +54,12 @@ async def test_appends_go_on_while_much_is_compacted(tmp_path: Path) -> None:
         for start in range(0, 60_000, 2000):
             await log.append_many([Append(f"s.{i % 1000}", b"x" * 50) for i in range(start, start + 2000)])
         now_ns += 61_000_000_000
-        slowest_s, appended = 0.0, 0
+        appended = 0
         async with asyncio.timeout(30):
             while (await log.statistics()).records > 1000 + appended:
-                begin = time.perf_counter()
                 await log.append(Append("t", b"x"))
-                slowest_s = max(slowest_s, time.perf_counter() - begin)
                 appended += 1
         assert appended > 5
-        assert slowest_s < 1.0
         assert len(await log.last_of_each("s.*", limit=2000)) == 1000
         assert (await log.bounds()).horizon >= 59_000
 
