@@ -1,7 +1,9 @@
 """One log as its writer sees it: decides about entries, stores them, keeps the counters."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import compress, repeat
 from typing import NamedTuple
 
 from signpost.errors import SignpostError, StaleSequence, TooLarge
@@ -13,6 +15,7 @@ from signpost.log.sqlite.schema import transaction
 from signpost.log.sqlite.subjects import SLICE, State, Subjects
 
 _new = tuple.__new__  # a NamedTuple's own constructor takes twice as long, three times for each record
+_AS_APPENDED: Callable[[tuple[int, bool]], Appended] = partial(_new, Appended)
 _NO_STATE = State(0, 0, 0, False)
 
 
@@ -70,75 +73,97 @@ class Journal:
 
     def store(self, entries: Sequence[Append], now_ns: int) -> Stored:
         """Decide about the entries, in order, and write what they add, within the caller's transaction."""
-        counters, known, remembered = self.counters, self.subjects.known, self.remembered.sequences
+        counters, base = self.counters, self.counters.last
         time_ns = max(now_ns, counters.time_ns)
-        new = _new
         self.remembered.forget(time_ns)
-        self.subjects.find([entry.subject for entry in entries])
-        answers: list[Appended | SignpostError] = []
-        changed: dict[str, State] = {}
+        names, payloads, message_ids, principals, expected, tombstones = zip(*entries, strict=True)
+        unknown = self.subjects.find(names)
+        keys = [
+            dedupe_key(principal, subject, message_id) if message_id else b""
+            for principal, subject, message_id in zip(principals, names, message_ids, strict=True)
+        ]
+        refused: dict[int, Appended | SignpostError] = {}
+        if not (
+            expected.count(None) == len(expected)
+            and max(map(len, payloads)) <= MAX_RECORD_BYTES
+            and self.remembered.are_new(keys)
+            and not any(map(subject_fault, unknown))
+        ):
+            refused = self._refused(entries, keys)
+        taken = len(entries) - len(refused)
+        sequences = range(base + 1, base + 1 + taken)
+        answers: list[Appended | SignpostError] = list(map(_AS_APPENDED, zip(sequences, repeat(False))))
+        if refused:
+            stays = [index not in refused for index in range(len(entries))]
+            stored = iter(answers)
+            answers = [next(stored) if stay else refused[index] for index, stay in enumerate(stays)]
+            names, payloads, message_ids, tombstones = (
+                tuple(compress(column, stays)) for column in (names, payloads, message_ids, tombstones)
+            )
+            keys = list(compress(keys, stays))
+        if not taken:
+            return Stored(answers, [], {}, {}, [], counters)
+        changed, chain = self._chained(sequences, names, tombstones)
+        counters = counters._replace(
+            last=sequences[-1],
+            records=counters.records + taken,
+            bytes=counters.bytes + sum(map(len, payloads)),
+            subjects=counters.subjects + len(unknown & changed.keys()),
+            time_ns=time_ns,
+        )
+        columns = batches.Columns(sequences, names, message_ids, [time_ns] * taken, payloads, tombstones, chain)
+        batches.insert(self._connection, counters.id, columns)
+        fresh = dict(zip(keys, sequences, strict=True))
+        fresh.pop(b"", None)
+        if fresh:
+            self.remembered.write(fresh, base, time_ns)
+        self.write_counters(counters)
+        superseded = [one for one in chain if 0 < one <= counters.examined] if counters.examined else []
+        return Stored(answers, batches.as_records(columns), changed, fresh, superseded, counters)
+
+    def _refused(self, entries: Sequence[Append], keys: Sequence[bytes]) -> dict[int, Appended | SignpostError]:
+        """The entries, by their place, that add nothing, and what each is answered; each sees those before it."""
+        known, remembered = self.subjects.known, self.remembered.sequences
+        refused: dict[int, Appended | SignpostError] = {}
         fresh: dict[bytes, int] = {}
-        superseded: list[int] = []
-        taken: list[Append] = []
-        chain: list[int] = []
-        base = sequence = counters.last
-        size = 0
-        subjects = counters.subjects
-        for entry in entries:
-            subject, payload, message_id, principal, expected, tombstone = entry
-            if message_id:
-                key = dedupe_key(principal, subject, message_id)
-                stored = remembered.get(key) or fresh.get(key)
-                if stored:
-                    answers.append(new(Appended, (stored, True)))
-                    continue
-            if len(payload) > MAX_RECORD_BYTES:
-                answers.append(TooLarge("a record", len(payload), MAX_RECORD_BYTES))
+        last: dict[str, int] = {}  # as an expectation has it: 0 after a tombstone
+        sequence = self.counters.last
+        for index, (entry, key) in enumerate(zip(entries, keys, strict=True)):
+            subject, payload, _, _, expected, tombstone = entry
+            if key and (stored := remembered.get(key) or fresh.get(key)):
+                refused[index] = Appended(stored, True)
                 continue
-            state = changed.get(subject) or known.get(subject)
-            if state is None:
-                if fault := subject_fault(subject):
-                    answers.append(fault)
+            if len(payload) > MAX_RECORD_BYTES:
+                refused[index] = TooLarge("a record", len(payload), MAX_RECORD_BYTES)
+                continue
+            actual = last.get(subject)
+            if actual is None:
+                state = known.get(subject)
+                if state is None and (fault := subject_fault(subject)):
+                    refused[index] = fault
                     continue
-                state = _NO_STATE
-            if expected is not None:
-                actual = 0 if state.tombstone else state.last
-                if actual != expected:
-                    answers.append(StaleSequence(subject, expected, actual))
-                    continue
-            if state is _NO_STATE:
-                subjects += 1
+                actual = 0 if state is None or state.tombstone else state.last
+            if expected is not None and actual != expected:
+                refused[index] = StaleSequence(subject, expected, actual)
+                continue
             sequence += 1
-            previous, records_of, first, _ = state
-            if previous and previous <= counters.examined:
-                superseded.append(previous)
-            changed[subject] = new(State, (sequence, records_of + 1, first or sequence, tombstone))
-            if message_id:
+            last[subject] = 0 if tombstone else sequence
+            if key:
                 fresh[key] = sequence
-            size += len(payload)
-            taken.append(entry)
+        return refused
+
+    def _chained(
+        self, sequences: Sequence[int], names: Sequence[str], tombstones: Sequence[bool]
+    ) -> tuple[dict[str, State], list[int]]:
+        """The states of subjects after these records, and for each record the one before it of its subject."""
+        known, new = self.subjects.known, _new
+        changed: dict[str, State] = {}
+        chain: list[int] = []
+        for sequence, name, tombstone in zip(sequences, names, tombstones, strict=True):
+            previous, records, first, _ = changed.get(name) or known.get(name) or _NO_STATE
+            changed[name] = new(State, (sequence, records + 1, first or sequence, tombstone))
             chain.append(previous)
-            answers.append(new(Appended, (sequence, False)))
-        records: list[Record] = []
-        if taken:
-            counters = counters._replace(
-                last=sequence,
-                records=counters.records + len(taken),
-                bytes=counters.bytes + size,
-                subjects=subjects,
-                time_ns=time_ns,
-            )
-            names, payloads, message_ids, _, _, tombstones = zip(*taken, strict=True)
-            times = [time_ns] * len(taken)
-            columns = batches.Columns(
-                range(base + 1, sequence + 1), names, message_ids, times, payloads, tombstones, chain
-            )
-            records = batches.as_records(columns)
-            batches.insert(self._connection, counters.id, columns)
-            if fresh:
-                self.remembered.write(fresh, base, time_ns)
-            self.write_counters(counters)
-        return Stored(answers, records, changed, fresh, superseded, counters)
+        return changed, chain
 
     def store_as_they_are(self, records: Sequence[Record]) -> Stored:
         """Write records of another log, sequences and times as they are, within the caller's transaction."""

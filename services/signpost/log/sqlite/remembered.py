@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import deque
+from collections.abc import Sequence
 
 _OFFSET_BYTES = 4
 _ENTRY_BYTES = _OFFSET_BYTES + 16
@@ -46,6 +47,12 @@ class Remembered:
                 if self.sequences[key] <= last:
                     del self.sequences[key]
 
+    def are_new(self, keys: Sequence[bytes]) -> bool:
+        """Whether no key is remembered, nor there twice; empty ones stand for nothing."""
+        distinct = set(keys)
+        distinct.discard(b"")
+        return len(distinct) + keys.count(b"") == len(keys) and self.sequences.keys().isdisjoint(distinct)
+
     def write(self, fresh: dict[bytes, int], base: int, time_ns: int) -> None:
         """Add what is new within the caller's transaction, whose first sequence is base + 1."""
         packed = b"".join([(sequence - base).to_bytes(_OFFSET_BYTES, "big") + key for key, sequence in fresh.items()])
@@ -54,7 +61,7 @@ class Remembered:
     def commit(self, fresh: dict[bytes, int], time_ns: int) -> None:
         """Take over what `write` wrote, once it is committed."""
         self.sequences.update(fresh)
-        self._commits.append((time_ns, max(fresh.values()), list(fresh)))
+        self._commits.append((time_ns, next(reversed(fresh.values())), list(fresh)))
 
     def trim(self, now_ns: int) -> bool:
         """Remove some rows that are older than the window, in a transaction of their own; whether there may be more."""

@@ -290,9 +290,13 @@ class SQLiteStore(Store):
     def _committed(self, committed: Committed) -> None:
         for index, records, head in committed.news:
             self._logs[index].tail.extend(records, head)
-        for future, answers in committed.answers:
-            if not future.done():
-                future.set_result(answers)
+        for submissions, answers in committed.answers:
+            start = 0
+            for _, entries, _, future in submissions:
+                end = start + len(entries)
+                if not future.done():
+                    future.set_result(answers[start:end])
+                start = end
         self._waiting_bytes -= committed.size
         self._room.set()
 

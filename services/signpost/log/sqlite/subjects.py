@@ -33,9 +33,10 @@ class Subjects:
         self.known: dict[str, State] = {}  # committed, and all of `dirty`
         self.dirty: set[str] = set()
 
-    def find(self, names: Iterable[str]) -> None:
-        """Bring what the table has of these subjects into `known`."""
-        missing = [name for name in set(names) if name not in self.known]
+    def find(self, names: Iterable[str]) -> set[str]:
+        """Bring what the table has of these subjects into `known`; those that it does not have."""
+        unknown = set(names) - self.known.keys()
+        missing = list(unknown)
         for start in range(0, len(missing), _LOOKUP):
             some = missing[start : start + _LOOKUP]
             if len(some) > 1:
@@ -45,6 +46,8 @@ class Subjects:
                 f"{self._select} IN ({marks})", some
             ).fetchall():
                 self.known[name] = State(last, records, first, bool(tombstone))
+                unknown.discard(name)
+        return unknown
 
     def commit(self, changed: dict[str, State]) -> None:
         """Take over what a committed transaction has changed; it is written by a later flush."""

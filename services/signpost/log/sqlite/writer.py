@@ -13,7 +13,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
@@ -39,6 +42,7 @@ _logger = logging.getLogger(__name__)
 
 
 Answer: TypeAlias = "asyncio.Future[list[Appended | SignpostError]]"
+_LOG, _ENTRIES, _SIZE = map(itemgetter, range(3))  # of a Submission
 
 
 class Submission(NamedTuple):
@@ -58,10 +62,10 @@ class Question(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What a commit brought: each log's records and head, and the answers."""
+    """What a commit brought: each log's records and head, and submissions with the answers to their entries."""
 
     news: list[tuple[int, list[Record], int]]
-    answers: list[tuple[Answer, list[Appended | SignpostError]]]
+    answers: list[tuple[list[Submission], list[Appended | SignpostError]]]
     size: int
 
 
@@ -79,9 +83,9 @@ class Writer:
         self._path, self._logs, self._clock = path, logs, clock
         self._on_commit, self._on_replaced = on_commit, on_replaced
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[Submission | Question | None] = SimpleQueue()
-        self.put: Callable[[Submission | Question], None] = self._queue.put
-        """Hand over work; it is done in the order of the calls."""
+        self._waiting: list[Submission | Question | None] = []
+        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._signalled = False
         self._flushes: dict[int, Iterator[None]] = {}
         self._housekeeping_at = 0.0
         self._moved = False  # another process has restored the file, and it is not loaded yet
@@ -100,9 +104,16 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"log-writer {self._path.name}", daemon=True)
         self._thread.start()
 
+    def put(self, work: Submission | Question | None) -> None:
+        """Hand over work (None: the end); it is done in the order of the calls."""
+        self._waiting.append(work)
+        if not self._signalled:  # else what waits has not been looked at since the last signal
+            self._signalled = True
+            self._signal.put(None)
+
     def close(self) -> None:
         """Do what waits, write what is in memory, close; blocks until then."""
-        self._queue.put(None)
+        self.put(None)
         self._thread.join()
         self._connection.close()
 
@@ -133,37 +144,31 @@ class Writer:
     def _run(self) -> None:
         timeout_s, stopping = 0.0, False
         while not stopping:
-            group: list[Submission] = []
-            question: Question | None = None
-            try:
-                item = self._queue.get(timeout=timeout_s) if timeout_s else self._queue.get_nowait()
-                entries = size = 0
-                while True:
-                    if not isinstance(item, Submission):
-                        question, stopping = item, item is None
-                        break
-                    group.append(item)
-                    entries += len(item.entries)
-                    size += item.size
-                    if entries >= GROUP_ENTRIES or size >= GROUP_BYTES:
-                        break
-                    item = self._queue.get_nowait()
-            except Empty:
-                pass
+            group, questions = self._next(timeout_s)
             if group:
                 self._tell(self._on_commit, self._commit(group))
-            if question is not None:
-                self._answer(question)
+            for question in questions:
+                if question is None:
+                    stopping = True
+                else:
+                    self._answer(question)
             more = self._attempt(partial(self._maintain, idle=not group))
             timeout_s = 0.0 if more else MAINTENANCE_S
         for journal in self.journals:
             self._attempt(partial(deque, journal.flush_subjects(), maxlen=0))
 
+    def _next(self, timeout_s: float) -> tuple[list[Submission], list[Question | None]]:
+        """What goes into the next commit, and what was asked right after it; waits where there is neither."""
+        with suppress(Empty):
+            self._signal.get(block=timeout_s > 0 and not self._waiting, timeout=timeout_s)
+            self._signalled = False  # and then look: what comes from here on signals again
+        group, questions = _group(self._waiting[:GROUP_ENTRIES])
+        del self._waiting[: len(group) + len(questions)]
+        return group, questions
+
     def _commit(self, group: list[Submission]) -> Committed:
-        by_log: dict[int, list[Submission]] = {}
-        size = sum([submission.size for submission in group])
-        for submission in group:
-            by_log.setdefault(submission.log, []).append(submission)
+        size = sum(map(_SIZE, group))
+        by_log = {log: [one for one in group if one[0] == log] for log in set(map(_LOG, group))}
         while True:
             stored: dict[int, Stored] = {}
             try:
@@ -172,7 +177,7 @@ class Writer:
                 with schema.transaction(self._connection):
                     now_ns = self._clock()
                     for log, submissions in by_log.items():
-                        entries = [entry for submission in submissions for entry in submission.entries]
+                        entries = list(chain.from_iterable(map(_ENTRIES, submissions)))
                         stored[log] = self.journals[log].store(entries, now_ns)
                 break
             except EpochMoved:
@@ -186,10 +191,8 @@ class Writer:
                         [answer for one in alone for answer in one.answers],
                         size,
                     )
-                fault = self._fault(error)
-                faults: list[Appended | SignpostError] = [fault]
-                answers = [(submission.future, faults * len(submission.entries)) for submission in group]
-                return Committed([], answers, size)
+                faults: list[Appended | SignpostError] = [self._fault(error)]
+                return Committed([], [(group, faults * sum(map(len, map(_ENTRIES, group))))], size)
         self.state = LogState.WRITABLE
         committed = Committed([], [], size)
         for log, submissions in by_log.items():
@@ -197,11 +200,7 @@ class Writer:
             self.journals[log].commit(outcome)
             if outcome.records:
                 committed.news.append((log, outcome.records, outcome.counters.last))
-            at = 0
-            for submission in submissions:
-                end = at + len(submission.entries)
-                committed.answers.append((submission.future, outcome.answers[at:end]))
-                at = end
+            committed.answers.append((submissions, outcome.answers))
         return committed
 
     def _answer(self, question: Question) -> None:
@@ -311,6 +310,21 @@ class Writer:
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _group(work: list[Submission | Question | None]) -> tuple[list[Submission], list[Question | None]]:
+    """Of what waits, in its order: what goes into one commit, and the question that was asked right after it."""
+    group: list[Submission] = []
+    entries = size = 0
+    for item in work:
+        if not isinstance(item, Submission):
+            return group, [item]
+        group.append(item)
+        entries += len(item[1])
+        size += item[2]
+        if entries >= GROUP_ENTRIES or size >= GROUP_BYTES:
+            break
+    return group, []
 
 
 def _resolve(future: "asyncio.Future[object]", answer: object, error: SignpostError | None) -> None:
