@@ -35,10 +35,12 @@ class Continuation(NamedTuple):
 
 def request_hash(request: ListFeaturesRequest) -> bytes:
     """What must be the same in a continuation as in the first request."""
-    same = ListFeaturesRequest()
-    same.CopyFrom(request)
-    for field in ("continuation", "min_position", "batch_size"):
-        same.ClearField(field)
+    same = request
+    if request.continuation or request.HasField("min_position") or request.batch_size:
+        same = ListFeaturesRequest()
+        same.CopyFrom(request)
+        for field in ("continuation", "min_position", "batch_size"):
+            same.ClearField(field)
     return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=8).digest()
 
 

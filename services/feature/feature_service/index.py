@@ -59,7 +59,7 @@ class Snapshot(NamedTuple):
 
     def alive(self, slots: Slots) -> Mask:
         """Which versions are the current ones at the snapshot's sequence."""
-        mask: Mask = self.columns.died[slots] > self.sequence
+        mask: Mask = self.columns.died.take(slots) > self.sequence
         return mask
 
     def all_alive(self) -> Slots:

@@ -33,7 +33,8 @@ MAX_BATCH = 10_000
 BATCH_BYTES = 1 << 20
 """About how large a batch may be; well within the least message limit that makes sense with 64 KiB features."""
 Items = list[bytes]
-_FEATURES, _DISTANCES, _SEQUENCES, _TIMES, _CONTINUATION = b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a"
+_FEATURES, _DISTANCES, _SEQUENCES, _TIMES = b"\x0a", b"\x12", b"\x1a", b"\x22"
+_CONTINUATION, _SNAPSHOT = b"\x2a", b"\x32"
 _MASKED_BATCH, _MASKED_BYTES = 500, 1 << 18
 """Re-encoding so many, or so much, takes some milliseconds, in which the event loop does nothing else."""
 _FEW = 256
@@ -71,15 +72,17 @@ def parse(request: ListFeaturesRequest) -> ListQuery:
     problems = Problems()
     collection = collection_of(problems, request.collection)
     origin = None
-    if request.HasField("origin"):
-        check_point(problems, "origin", request.origin.latitude, request.origin.longitude)
+    has_origin, has_area = request.HasField("origin"), request.HasField("area")
+    if has_origin:
+        latitude, longitude = request.origin.latitude, request.origin.longitude
+        check_point(problems, "origin", latitude, longitude)
         if not problems.violations:
-            origin = unit_vector(request.origin.latitude, request.origin.longitude)
-    area = area_of(problems, "area", request.area) if request.HasField("area") else None
-    if not (request.HasField("origin") or request.HasField("area")):
+            origin = unit_vector(latitude, longitude)
+    area = area_of(problems, "area", request.area) if has_area else None
+    if not (has_origin or has_area):
         problems.violations.append(Violation("origin", "an origin or an area is needed"))
-    filters = filters_of(problems, "filters", request.filters)
-    mask = read_mask_of(problems, request.read_mask)
+    filters = filters_of(problems, "filters", request.filters) if request.filters else ()
+    mask = read_mask_of(problems, request.read_mask) if request.read_mask else None
     if request.batch_size > MAX_BATCH:
         problems.add("batch_size", f"must be at most {MAX_BATCH}")
     problems.check()
@@ -131,9 +134,12 @@ class Lister:
         started = time.perf_counter()
         quickly = search_quickly(snapshot, question)
         if quickly is not None:
-            LISTING.observe(time.perf_counter() - started)
-            for batch in encoder.encode(snapshot, quickly, sent, last=True):
-                yield batch
+            took_s = time.perf_counter() - started
+            try:
+                for batch in encoder.encode(snapshot, quickly, sent, last=True):
+                    yield batch
+            finally:
+                LISTING.observe(took_s)  # after the answer, which need not wait for it
             return
         loop, parts = asyncio.get_running_loop(), search_in_parts(snapshot, question, query.batch)
         # While one part goes out, the next is searched for.
@@ -160,7 +166,7 @@ class _Batches:
     def __init__(self, query: ListQuery, position: bytes, remaining: int | None) -> None:
         self._query, self._position = query, position
         self._remaining = remaining
-        self._shows = ListFeaturesResponse(snapshot={"token": position}).SerializeToString()
+        self._shows = codec.field(_SNAPSHOT, codec.position(position))
 
     def empty(self) -> bytes:
         """The answer where there is nothing."""
@@ -176,7 +182,7 @@ class _Batches:
         size = self._query.batch if mask is None else min(self._query.batch, _MASKED_BATCH)
         while start < count:
             end = min(start + size, count)
-            items = snapshot.columns.items[found.slots[start:end]].tolist()
+            items = snapshot.columns.items.take(found.slots[start:end]).tolist()
             if mask is not None:
                 items = [mask.apply(item) for item in _within_bytes(items, _MASKED_BYTES)]
             features = codec.repeated(_FEATURES, items)
@@ -200,8 +206,8 @@ class _Batches:
             token = continuation.encode(self._query.hash, self._position, distance, feature_id, self._remaining)
         distances, sequences, times = (
             found.distances[start:end],
-            snapshot.columns.born[slots],
-            snapshot.columns.times[slots],
+            snapshot.columns.born.take(slots),
+            snapshot.columns.times.take(slots),
         )
         if end - start < _FEW:
             return ListFeaturesResponse(

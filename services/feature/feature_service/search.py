@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from feature_service.areas import Area
 from feature_service.filters import Filter
@@ -22,6 +23,7 @@ from feature_service.geometry import (
     metres,
     metres_of,
     squared_chords,
+    unit_vectors,
 )
 from feature_service.index import Snapshot
 from feature_service.table import Slots
@@ -52,6 +54,10 @@ class Found(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def first(self, limit: int | None) -> "Found":
+        """At most so many."""
+        return Found(self.slots[:limit], self.distances[:limit])
 
 
 class Part(NamedTuple):
@@ -116,13 +122,13 @@ def search_in_parts(snapshot: Snapshot, question: Question, size: int) -> Iterat
         size *= 4
         if not certain.any():
             continue
-        found = _by_distance(snapshot, slots[within], distances[certain], left)
+        found = _by_distance(snapshot, slots[within], distances[certain]).first(left)
         left -= len(found)
         yield Part(found, last=not left)
         if not left:
             return
         slots, squared = slots[~within], squared[~within]
-    yield Part(_by_distance(snapshot, slots, metres(np.sqrt(squared)), left), last=True)
+    yield Part(_by_distance(snapshot, slots, metres(np.sqrt(squared))).first(left), last=True)
 
 
 def _by_trees(s: Snapshot, q: Question, origin: Vector, limit: int, most: int) -> Found | None:
@@ -134,6 +140,7 @@ def _by_trees(s: Snapshot, q: Question, origin: Vector, limit: int, most: int) -
     want = limit + 1
     while want * _FEW < s.end and want <= most:
         parts, horizon = [] if s.tail == s.end else [np.arange(s.tail, s.end)], math.inf
+        told: Floats = _NO_DISTANCES
         for tree, slots in s.segments:
             chords, places = tree.query(origin, want, distance_upper_bound=reach)
             if chords[-1] == math.inf:
@@ -141,20 +148,40 @@ def _by_trees(s: Snapshot, q: Question, origin: Vector, limit: int, most: int) -
             else:
                 # Beyond the last one shown there may be more, perhaps at the same distance.
                 horizon = min(horizon, chords[-1])
-            parts.append(slots[places])
+            parts.append(slots.take(places))
+            told = chords[: len(places)]
         alone = len(parts) == 1  # then there is nothing that lies beyond the horizon
         found = _visible(s, q, parts[0] if alone else np.concatenate(parts))
-        slots, squared = _within(s, q, origin, found, math.inf if alone else horizon)
-        distances = metres(np.sqrt(squared))
-        certain = distances < metres_of(horizon * _SLACK) - 1e-6 if horizon < math.inf else None
-        if certain is None or np.count_nonzero(certain) >= limit:
-            return _by_distance(s, slots, distances, limit)
+        all_stay = len(found) == len(told) and reach == math.inf and not q.filters
+        if alone and all_stay and _TREES_TELL_OUR_CHORDS:
+            distances = metres(told)
+        else:
+            found, squared = _within(s, q, origin, found, math.inf if alone else horizon)
+            distances = metres(np.sqrt(squared))
+        ordered = _by_distance(s, found, distances)
+        certain = metres_of(horizon * _SLACK) - 1e-6 if horizon < math.inf else math.inf
+        if horizon == math.inf or (len(ordered) >= limit and ordered.distances[limit - 1] < certain):
+            return ordered.first(limit)
         want *= 4
     return None
 
 
+def _trees_tell_our_chords() -> bool:
+    """Whether a tree's distances are those of `squared_chords` to the bit: a compiler may have fused its sums."""
+    draw = np.random.default_rng(1)
+    vectors = unit_vectors(draw.integers(-900, 900, 1000) * 10**6, draw.integers(-1800, 1800, 1000) * 10**6)
+    chords, places = cKDTree(vectors).query(vectors[0], len(vectors))
+    (x, y, z) = vectors[0].tolist()
+    return np.array_equal(chords, np.sqrt(squared_chords(vectors[places], (x, y, z))))
+
+
+_TREES_TELL_OUR_CHORDS = _trees_tell_our_chords()
+
+
 def _visible(s: Snapshot, q: Question, slots: Slots) -> Slots:
-    slots = slots[s.alive(slots)]
+    alive = s.alive(slots)
+    if np.count_nonzero(alive) < len(alive):
+        slots = slots[alive]
     if q.after is not None:
         slots = slots[s.columns.born[slots] <= q.after.sequence]
     return slots
@@ -191,7 +218,7 @@ def _among(s: Snapshot, q: Question, slots: Slots) -> Found:
     """The answer out of these visible versions."""
     if q.origin is not None:
         slots, squared = _reached(s, q, q.origin, slots)
-        return _by_distance(s, slots, metres(np.sqrt(squared)), q.limit)
+        return _by_distance(s, slots, metres(np.sqrt(squared))).first(q.limit)
     if q.area is not None:
         slots = slots[q.area.contains(s.columns.latitudes[slots], s.columns.longitudes[slots])]
     if q.filters:
@@ -234,9 +261,9 @@ def _is_after(s: Snapshot, distance_m: float, feature_id: str, slots: Slots, dis
     return later
 
 
-def _by_distance(s: Snapshot, slots: Slots, distances: Floats, limit: int | None) -> Found:
-    if (distances[1:] > distances[:-1]).all():  # as a tree tells them
-        return Found(slots[:limit], distances[:limit])
+def _by_distance(s: Snapshot, slots: Slots, distances: Floats) -> Found:
+    if np.count_nonzero(distances[1:] > distances[:-1]) == len(distances) - 1:  # as a tree tells them
+        return Found(slots, distances)
     order = np.argsort(distances)
     distances, slots = distances[order], slots[order]
     same = distances[1:] == distances[:-1]
@@ -244,7 +271,7 @@ def _by_distance(s: Snapshot, slots: Slots, distances: Floats, limit: int | None
         slots = slots.copy()
         for begin, end in _runs(same):
             slots[begin:end] = _in_order_of_id(s, slots[begin:end])
-    return Found(slots[:limit], distances[:limit])
+    return Found(slots, distances)
 
 
 def _by_id(s: Snapshot, q: Question, slots: Slots) -> Found:
