@@ -235,6 +235,8 @@ class Rebuild:
         if not self.everything:
             self.segment = Segment(cKDTree(columns.vectors[alive]), alive)
             return
+        # What is near is asked for together: it lies together, and so does the tree's data.
+        alive = alive[cKDTree(columns.vectors[alive]).indices]
         # A column of objects takes memory for all of its room.
         capacity = max(_SMALLEST_CAPACITY, 2 * len(alive) + 4 * min(len(alive), MIDDLE))
         self.columns = Columns(capacity)

@@ -67,14 +67,15 @@ class PropertyColumn:
     def moved(self, slots: Slots, capacity: int) -> "PropertyColumn":
         """The column of a table that begins with these versions."""
         values, known = self._kept
-        slots = slots[: np.searchsorted(slots, len(known))]
         column = PropertyColumn(self._path)
         new_values, new_known = column._kept = np.empty(capacity, object), np.zeros(capacity, bool)
-        for begin in range(0, len(slots), STEP):
-            part = slots[begin : begin + STEP]
+        within = np.flatnonzero(slots < len(known))
+        for begin in range(0, len(within), STEP):
+            target = within[begin : begin + STEP]
+            part = slots[target]
             # A value is there before it is known: known is read first, so that what is parsed meanwhile is not.
-            new_known[begin : begin + len(part)] = known[part]
-            new_values[begin : begin + len(part)] = values[part]
+            new_known[target] = known[part]
+            new_values[target] = values[part]
         return column
 
     def values(self, columns: Columns, slots: Slots) -> list[Property]:
@@ -108,7 +109,7 @@ class Properties:
         return column
 
     def moved(self, slots: Slots, capacity: int) -> "Properties":
-        """The properties of a table that begins with these versions (slots rising)."""
+        """The properties of a table that begins with these versions."""
         new = Properties()
         new._columns = {path: column.moved(slots, capacity) for path, column in list(self._columns.items())}
         return new
