@@ -25,10 +25,10 @@ from feature_service.validation import Problems, area_of, check_point, collectio
 from protos.feature.v1.feature_pb2 import ListFeaturesRequest, ListFeaturesResponse
 
 DEFAULT_LIMIT = 100
-FIRST_BATCH = 100
+FIRST_BATCH, ONE_BATCH = 20, 100
 DEFAULT_BATCH = 4000
-"""Without a batch size the first batch is small, so that it comes soon; the others are large: a message
-costs far more than the features in it."""
+"""Without a batch size the first batch of more than `ONE_BATCH` is small, so that it comes soon; the others are
+large: a message costs far more than the features in it."""
 MAX_BATCH = 10_000
 BATCH_BYTES = 1 << 20
 """About how large a batch may be; well within the least message limit that makes sense with 64 KiB features."""
@@ -124,7 +124,7 @@ class Lister:
         sent = 0
         soon = min(query.batch, FIRST_BATCH)
         around = question.origin is not None and question.area is None and not query.filters
-        if around and after is None and (remaining is None or remaining > soon):
+        if around and after is None and (remaining is None or remaining > min(query.batch, ONE_BATCH)):
             # The whole order takes longer, and more bytes take longer: the first batch goes out before it.
             first = search_quickly(snapshot, question._replace(limit=soon))
             if first is not None and len(first) == soon:

@@ -148,7 +148,12 @@ async def test_fences_are_listed_revised_and_removed(pair: Pair) -> None:
 async def test_a_trace_goes_from_a_put_over_a_fence_to_its_delivery(tmp_path: Path) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     async with Collector() as collector:
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+
+        def arrived() -> bool:
+            put = any(s.name.endswith("/PutFeature") and s.trace_id.hex() == trace for s in collector.spans)
+            return put and any(link.trace_id.hex() == trace for s in collector.spans for link in s.links)
+
         async with (
             running("notification_service", tmp_path / "notification", env=env) as notification,
             running(
@@ -166,8 +171,9 @@ async def test_a_trace_goes_from_a_put_over_a_fence_to_its_delivery(tmp_path: Pa
                 caller = (("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),)
                 await FeatureServiceStub(channel).PutFeature(van, metadata=caller)
                 assert await collect(events, 1) == [("entered", "van")]
-            for process in (feature, notification):
-                assert await process.terminate() == 0, "what waits is sent at the end"
+            async with asyncio.timeout(60):
+                while not arrived():
+                    await asyncio.sleep(0.05)
         names = {span.name for span in collector.spans if span.trace_id.hex() == trace}
         assert "/feature.v1.FeatureService/PutFeature" in names
         deliveries = [span for span in collector.spans if span.name == "deliver"]
