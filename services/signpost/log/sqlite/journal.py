@@ -74,6 +74,8 @@ class Journal:
     def store(self, entries: Sequence[Append], now_ns: int) -> Stored:
         """Decide about the entries, in order, and write what they add, within the caller's transaction."""
         counters, base = self.counters, self.counters.last
+        if not entries:  # a submission may be of none
+            return Stored([], [], {}, {}, [], counters)
         time_ns = max(now_ns, counters.time_ns)
         self.remembered.forget(time_ns)
         names, payloads, message_ids, principals, expected, tombstones = zip(*entries, strict=True)
