@@ -35,7 +35,8 @@ class Subjects:
 
     def find(self, names: Iterable[str]) -> set[str]:
         """Bring what the table has of these subjects into `known`; those that it does not have."""
-        unknown = set(names) - self.known.keys()
+        known = self.known
+        unknown = {name for name in set(names) if name not in known}  # a difference would go through all of the keys
         missing = list(unknown)
         for start in range(0, len(missing), _LOOKUP):
             some = missing[start : start + _LOOKUP]
