@@ -24,9 +24,7 @@ async def test_many_in_flight_are_stored_in_the_order_of_the_calls(log: Log) -> 
     assert [record.payload for record in page.records] == [b"%d" % i for i in range(500)]
 
 
-async def test_a_submission_of_none_is_answered_and_nothing_failed(
-    log: Log, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_submission_of_none_is_answered_and_nothing_failed(log: Log, caplog: pytest.LogCaptureFixture) -> None:
     assert await log.append_many([]) == []
     futures = [log.submit([Append("a", b"1")]), log.submit([]), log.submit([Append("a", b"2")])]
     assert [await future for future in futures] == [[Appended(1, False)], [], [Appended(2, False)]]
