@@ -252,10 +252,15 @@ class Connection:
     async def _live(self, client: TappedClient, server: str) -> bool:
         """One link's life; False where it did not begin."""
         link: Link | None = None
+        ended = False
 
-        async def on_end() -> None:
+        def on_end() -> None:
+            nonlocal ended
+            ended = True
             if link is not None:
                 link.drop("the server has closed it")
+
+        client.on_end = on_end
 
         async def on_error(error: Exception) -> None:
             # Why the server has closed it tells more than that it has.
@@ -279,7 +284,6 @@ class Connection:
                 token=s.token,
                 user_credentials=s.credentials_file,
                 error_cb=on_error,
-                closed_cb=on_end,
             )
             link = Link(client, s)
             await link.open()
@@ -288,7 +292,7 @@ class Connection:
             _log.info("NATS at %s: %s", without_password(server), self._last_error)
             return False
         self._learn(server, client)
-        if client.is_closed:
+        if ended:
             return False
         self._link, self._last_error = link, ""
         self._linked.set()
