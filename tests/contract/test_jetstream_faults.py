@@ -136,33 +136,6 @@ async def test_fault_26_a_deleted_stream_is_made_anew_with_a_new_epoch(server: N
     assert await log.append(Append("a", b"first")) == Appended(1, False)
 
 
-@pytest.mark.parametrize("asks", [True, False])
-async def test_a_deleted_mirror_is_made_anew(server: NatsServer, asks: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """What had aged out is lost with it, and that is said; the log goes on, read from its beginning or not."""
-    settings = LogSettings("notes", Retention(max_age_s=1.0, keep_last=True))
-    async with await JetStreamStore.open(server.url, [settings], QUICK) as store:
-        log = store["notes"]
-        await fill(log, 20)
-        async with asyncio.timeout(30):
-            while (await log.bounds()).horizon < 20:  # noqa: ASYNC110 - retention sets no event
-                await asyncio.sleep(0.1)
-        assert [record.sequence for record in (await log.read(0, allow_gaps=True)).records] == [18, 19, 20]
-        async with administrator(server) as js:
-            await js.delete_stream(f"{STREAM}-last")
-        if asks:
-            assert (await log.read(0, allow_gaps=True)).through == 20
-        async with asyncio.timeout(30):
-            assert await log.append(Append("s.new", b"", expected_sequence=0)) == Appended(21, False)
-        assert [record.subject for record in await log.last_of_each()] == ["s.new"]
-        assert await take(log.follow(20, allow_gaps=True), 21) == [21]
-        assert "what had aged out of signpost-notes, up to 20, is lost" in caplog.text
-        caplog.clear()
-    async with administrator(server) as js:
-        await js.delete_stream(f"{STREAM}-last")
-    async with await JetStreamStore.open(server.url, [settings], QUICK):
-        assert "what had aged out of signpost-notes, up to 2" in caplog.text
-
-
 async def test_fault_17_a_slow_follower_loses_nothing(server: NatsServer) -> None:
     settings = LogSettings("notes", tail_bytes=100_000)
     async with await JetStreamStore.open(server.url, [settings], QUICK) as store:

@@ -161,7 +161,7 @@ class Log(ABC):
     @property
     @abstractmethod
     def epoch(self) -> bytes:
-        """8 bytes that are new whenever the log is recreated or restored."""
+        """8 bytes that are new whenever the log is recreated, restored, or loses what it keeps beyond its history."""
 
     @property
     @abstractmethod

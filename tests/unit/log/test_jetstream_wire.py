@@ -136,7 +136,9 @@ def test_names() -> None:
     kept = LogSettings("features", Retention(max_age_s=1.0, keep_last=True))
     assert names_of(kept, JetStreamSettings(prefix="p")) == ("p-features", "p-features-last", "p.features.")
     assert names_of(LogSettings("notes"), JetStreamSettings()).mirror == ""
-    assert mirror_config(kept, JetStreamSettings())["mirror"] == {"name": "signpost-features"}
+    mirror = mirror_config(kept, JetStreamSettings(), "2026-01-01T00:00:00Z")
+    assert mirror["mirror"] == {"name": "signpost-features"}
+    assert mirror["description"].endswith("of the stream made 2026-01-01T00:00:00Z")
     for prefix in ("", "a.b", "a b", "*"):
         with pytest.raises(LogRefused):
             names_of(kept, JetStreamSettings(prefix=prefix))
