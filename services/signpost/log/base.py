@@ -119,7 +119,8 @@ class LogState(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retention:
-    """How long records stay. None means no bound; several bounds all apply.
+    """How long records stay. None means no bound; several bounds all apply (on JetStream, beside `keep_last`, none but
+    `max_age_s`: others are refused).
 
     `keep_last`: beyond `max_age_s` (the full history) the last record of each subject stays and
     the others go; tombstones die there. Without it, records go altogether. `max_age_s` is then

@@ -82,7 +82,8 @@ class Names(NamedTuple):
 
 
 def names_of(log: LogSettings, settings: JetStreamSettings) -> Names:
-    """The names of a log's streams; raises LogRefused for a prefix or a log name that is not one token."""
+    """The names of a log's streams; raises LogRefused for a prefix or a log name that is not one token, and for a log
+    that no mirror can follow."""
     for what, name in (("prefix", settings.prefix), ("log", log.name)):
         if not is_subject(name) or "." in name:
             raise LogRefused(f"{name!r} is no {what} for NATS: use letters, digits, '-' and '_'")
@@ -92,9 +93,15 @@ def names_of(log: LogSettings, settings: JetStreamSettings) -> Names:
 
 
 def keeps_a_mirror(log: LogSettings) -> bool:
-    """Whether records leave the stream that must stay in the mirror."""
+    """Whether records leave the stream that must stay in the mirror; raises LogRefused where they could leave it before
+    the mirror has them: a mirror copies within moments, which an age gives it and a burst of appends does not."""
     bound = log.retention
-    return bound.keep_last and (bound.max_age_s, bound.max_bytes, bound.max_records) != (None, None, None)
+    if bound.keep_last and (bound.max_bytes, bound.max_records) != (None, None):
+        raise LogRefused(
+            f"log {log.name} keeps the last record of each subject, and NATS may lose some of these where it is "
+            "bounded by records or bytes: bound it by age (max_age_s) alone"
+        )
+    return bound.keep_last and bound.max_age_s is not None
 
 
 def stream_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
