@@ -18,6 +18,7 @@ import pytest
 from signpost.errors import EpochChanged, LogRewound, LogUnavailable, PositionCompacted, StorageFull
 from signpost.log import Append, Appended, Log, LogSettings, LogState, Page, Retention, Store
 from signpost.log.jetstream import JetStreamSettings, JetStreamStore
+from signpost.log.jetstream.cursors import _PULL_BYTES
 
 from tests.support.nats import NatsServer
 
@@ -146,6 +147,20 @@ async def test_fault_17_a_slow_follower_loses_nothing(server: NatsServer) -> Non
             await fill(log, 1000, turn * 1000)
         assert await take(quick, 20_000) == list(range(1, 20_001))
         assert await take(slow, 20_000) == list(range(1, 20_001))
+
+
+async def test_fault_17_a_slow_reader_of_large_records_holds_few_of_them(server: NatsServer) -> None:
+    """What is asked for ahead of it is bounded in bytes, too, over all its pages."""
+    async with await JetStreamStore.open(server.url, [LogSettings("notes", tail_bytes=1)], QUICK) as store:
+        log = store["notes"]
+        for _ in range(10):
+            await log.append_many([Append("a", b"x" * 200_000) for _ in range(20)])
+        after, held = 0, 0
+        while after < 200:
+            after = (await log.read(after)).through
+            await asyncio.sleep(0.02)  # for what was asked for to come
+            held = max(held, *[sum(len(r.payload) for r in each._received) for each in log._cursors._idle], 0)
+        assert 0 < held <= 2 * _PULL_BYTES
 
 
 async def test_fault_26_every_publish_is_answered_though_the_server_stays_away(server: NatsServer) -> None:
