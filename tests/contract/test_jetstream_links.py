@@ -72,6 +72,32 @@ async def test_a_handler_that_fails_costs_the_link_not_the_log(
 GREETING = b'INFO {"server_id":"a","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576}\r\n'
 
 
+async def test_nodes_that_are_gone_are_not_tried_for_ever() -> None:
+    """Each greeting names the cluster's nodes as they are: over the weeks there are many that were."""
+    turns = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal turns
+        turns += 1
+        nodes = f'{{"connect_urls":["127.0.0.{turns}:1","{own}"],'
+        writer.write(GREETING.replace(b"{", nodes.encode()))
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        own = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        made = Connection(f"nats://user:word@{own}", QUICK)
+        await made.open()
+        async with asyncio.timeout(60):
+            for _ in range(4):
+                (await made.wait_link()).drop("as a node that goes")
+            await made.wait_link()
+        assert sorted(made._servers) == [f"nats://user:word@{own}", f"nats://user:word@127.0.0.{turns}:1"]
+        await made.close()
+
+
 async def test_a_server_that_resets_while_there_is_more_to_send_costs_the_link_and_no_error() -> None:
     """Sending the rest then fails in a task of nats-py's own, before it tells that it has closed."""
     unowned: list[dict[str, Any]] = []

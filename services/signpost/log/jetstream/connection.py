@@ -169,8 +169,8 @@ class Connection:
     def __init__(self, url: str, settings: JetStreamSettings) -> None:
         self._settings = settings
         self._name = without_password(url)
-        self._servers = servers_of(url)
-        random.shuffle(self._servers)
+        self._configured = servers_of(url)
+        self._servers = random.sample(self._configured, len(self._configured))
         self._tls = settings.tls_context(wanted=any(server.startswith("tls://") for server in self._servers))
         self._link: Link | None = None
         self._linked = asyncio.Event()
@@ -242,12 +242,15 @@ class Connection:
             await asyncio.sleep(random.uniform(self._settings.reconnect_min_s, top))  # noqa: S311 - jitter
 
     def _learn(self, server: str, client: Client) -> None:
-        """Add what the cluster says of itself to the servers to try, with the user of the one that said it."""
+        """Try what is configured, and what the cluster says of itself now, with the user of the one that said it.
+
+        What it said before is forgotten: where nodes come and go, most of that is addresses that nobody answers at.
+        """
         user = urlsplit(server).netloc.rpartition("@")[0]
-        known = {urlsplit(each).netloc.rpartition("@")[2] for each in self._servers}
-        for found in client.discovered_servers:
-            if found.netloc not in known:
-                self._servers.append(f"{found.scheme}://{user}{'@' if user else ''}{found.netloc}")
+        found = [f"{each.scheme}://{user}{'@' if user else ''}{each.netloc}" for each in client.discovered_servers]
+        kept = [each for each in self._servers if each in self._configured or each in found]
+        known = {urlsplit(each).netloc.rpartition("@")[2] for each in kept}
+        self._servers = kept + [each for each in found if urlsplit(each).netloc.rpartition("@")[2] not in known]
 
     async def _live(self, client: TappedClient, server: str) -> bool:
         """One link's life; False where it did not begin."""
