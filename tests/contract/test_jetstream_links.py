@@ -72,6 +72,27 @@ async def test_a_handler_that_fails_costs_the_link_not_the_log(
 GREETING = b'INFO {"server_id":"a","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576}\r\n'
 
 
+async def test_a_greeting_that_nobody_foresaw_is_not_the_end() -> None:
+    """From something between us and the server, say, while that is away."""
+    greetings = iter([GREETING, b"INFO []\r\n", b"INFO null\r\n", b"HTTP/1.1 502 Bad Gateway\r\n"])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(greetings, GREETING))
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        made = Connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", QUICK)
+        await made.open()
+        made.link().drop("as one that is lost")
+        async with asyncio.timeout(60):
+            await made.wait_link()
+        assert next(greetings, None) is None
+        await made.close()
+
+
 async def test_nodes_that_are_gone_are_not_tried_for_ever() -> None:
     """Each greeting names the cluster's nodes as they are: over the weeks there are many that were."""
     turns = 0

@@ -231,9 +231,12 @@ class Connection:
             try:
                 if await self._live(client, server):
                     attempt = 0
+            except Exception as error:  # what nats-py makes of some greeting: the next server's may be another
+                self._last_error = str(error) or type(error).__name__
+                _log.exception("a link to NATS at %s failed; the next one is made", without_password(server))
             finally:
                 try:
-                    with contextlib.suppress(*FAILURES):
+                    with contextlib.suppress(Exception):
                         async with asyncio.timeout(_CLOSE_S):  # a frozen server does not take its leave
                             await client.close()
                 finally:
