@@ -10,8 +10,10 @@ import pytest
 from nats.js.errors import NotFoundError
 from signpost.errors import EpochChanged, LogRefused, LogUnavailable
 from signpost.log import Append, Appended, Log, LogSettings, LogState, Retention, Store
-from signpost.log.jetstream import JetStreamSettings, JetStreamStore
+from signpost.log.jetstream import JetStreamSettings, JetStreamStore, streams
+from signpost.log.jetstream.connection import Link
 from signpost.log.jetstream.log import JetStreamLog
+from signpost.log.jetstream.streams import StreamState
 
 from tests.contract.engines import eventually
 from tests.support.nats import NatsServer
@@ -198,6 +200,28 @@ async def test_a_mirror_of_another_stream_that_comes_while_a_service_runs_is_wai
 async def is_not(store: Store, state: LogState) -> bool:
     await asyncio.sleep(0)
     return store.state is not state
+
+
+async def test_a_mirror_that_retention_has_overtaken_is_told(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that cannot reach its stream for longer than the history; here it is only made to look so."""
+    state = streams.state
+
+    async def behind(link: Link, name: str) -> StreamState | None:
+        found = await state(link, name)
+        return found._replace(last=2) if name == MIRROR and found is not None else found
+
+    async with await opened(server, BRIEF) as store:
+        await fill(store["notes"], 20)
+        await until_aged_out(store["notes"], 20)
+        assert "may be lost" not in caplog.text
+        monkeypatch.setattr(streams, "state", behind)
+
+        async def told() -> bool:
+            return f"{STREAM} has let go of records up to 20, of which its mirror has those up to 2" in caplog.text
+
+        await eventually(told, "the log says so")
 
 
 async def test_a_mirror_is_not_purged_by_mistake(server: NatsServer) -> None:

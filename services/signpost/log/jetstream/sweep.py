@@ -63,6 +63,10 @@ class Sweeper:
         mirror = await streams.state(link, self._names.mirror)
         if not self._meet(mirror) or state is None or mirror is None:
             return
+        if mirror.last < state.first - 1:
+            # It waits for its stream's leader, or was cut off, for longer than the history.
+            text = "stream %s has let go of records up to %d, of which its mirror has those up to %d: the last of some "
+            _log.error(text + "subjects may be lost", self._names.stream, state.first - 1, mirror.last)
         through = min(state.first - 1, mirror.last)
         while self._through < through:
             chunk = await self._cursors.fetch(
