@@ -212,7 +212,8 @@ class Log(ABC):
 
         `limit` records or about `max_bytes` of payload, whichever comes first. At the head the page is
         empty and `through` is the head. Raises PositionCompacted for `after` below the horizon unless
-        `allow_gaps` (for readers that want what is left), PositionAhead beyond the head.
+        `allow_gaps` (for readers that want what is left), PositionAhead beyond the head, EpochChanged or LogRewound
+        where the log is recreated or rewound while it is read.
         """
 
     @abstractmethod
