@@ -8,6 +8,7 @@ the mirror at the same place. The two are one log: where either is made anew, th
 import asyncio
 import hashlib
 import logging
+import random
 from typing import Any, NamedTuple
 
 from signpost.errors import LogRefused, LogUnavailable
@@ -21,8 +22,10 @@ _log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 _DESCRIPTION = "Signpost log, format 1"
 _MIRROR_OF = f"{_DESCRIPTION}: the mirror of the stream made "
+_NOT_YET = "0001-01-01T00:00:00"  # what a server answers for a moment, to others than who makes the stream
 _MIN_WINDOW_S = 0.1
 _RETRY_S = 0.25
+_TURN_S = 0.25
 # Frame, headers and subject come on top of a record's payload.
 MAX_MESSAGE_BYTES = MAX_RECORD_BYTES + 0x10000 + MAX_SUBJECT_BYTES + 1024
 _CHECKED = (
@@ -177,10 +180,15 @@ async def ensure_log(link: Link, log: LogSettings, settings: JetStreamSettings, 
                 "and what only it keeps is lost; where both were restored from one backup, set its description to "
                 f"'{_MIRROR_OF}{stream.created}'. Nothing was touched"
             )
-        text = "stream %s was gone and is made anew; its mirror's %d records of the one before are lost too"
-        _log.error(text, names.stream, mirror.messages)
-        await _delete(link, names.mirror)
-        mirror = None
+        # Every replica is here now. One deletes it: a second time it would be what the first has made since.
+        await asyncio.sleep(random.uniform(0, _TURN_S))  # noqa: S311 - jitter
+        there = await state(link, names.mirror)
+        if there is not None and there.created == mirror.created:
+            text = "stream %s was gone and is made anew; its mirror's %d records of the one before are lost too"
+            _log.error(text, names.stream, mirror.messages)
+            await _delete(link, names.mirror)
+            there = None
+        mirror = there
     elif mirror is None and stream.first > 1:
         text = "stream %s was missing and is made anew; what had aged out of %s, up to %d, is lost"
         _log.error(text, names.mirror, names.stream, stream.first - 1)
@@ -247,7 +255,9 @@ async def state(link: Link, name: str) -> StreamState | None:
 
 
 def state_of(answer: dict[str, Any]) -> StreamState:
-    """The state in a stream's information."""
+    """The state in a stream's information; raises LogUnavailable while it is being made, and has no time yet."""
+    if answer["created"].startswith(_NOT_YET):
+        raise LogUnavailable(f"stream {answer['config']['name']} is being made", retry_after_s=1.0)
     s = answer["state"]
     first, last, messages = s["first_seq"], s["last_seq"], s["messages"]
     return StreamState(
