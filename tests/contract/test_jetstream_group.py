@@ -1,6 +1,7 @@
 """Queue groups on JetStream: at least once, one member at a time, over every process and the server's death."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 
 import nats
@@ -169,6 +170,58 @@ async def test_acknowledgements_of_a_deleted_stream_settle_nothing_in_the_next(
     assert sorted(await take(other, "c", 10)) == sequences
     for group in (one, other):
         await group.close()
+
+
+async def test_fault_12_a_process_that_has_not_seen_that_the_stream_is_another_settles_nothing_in_it(
+    server: NatsServer,
+) -> None:
+    """It holds what it can and asks for nothing, while others have made the stream anew and deal it out."""
+    async with await JetStreamStore.open(server.url, LOGS, QUICK) as one:
+        behind = await opened(one, settings())
+        sequences = await fill(one["notifications"], 5)
+        assert await take(behind, "a", 5) == sequences
+        client = await nats.connect(server.url)
+        try:
+            await client.jetstream().delete_stream("signpost-notifications")
+        finally:
+            await client.close()
+        async with await JetStreamStore.open(server.url, LOGS, QUICK) as other:
+            group = await opened(other, settings())
+            assert await fill(other["notifications"], 5) == sequences
+            assert sorted(await take(group, "b", 5)) == sequences
+            behind.ack("a", sequences)
+            await asyncio.sleep(0.5)
+            group.release("b")
+            assert sorted(await take(group, "c", 5)) == sequences
+            group.ack("c", sequences)
+            await group.close()
+        await behind.close()
+
+
+async def test_a_group_of_an_earlier_release_goes_on_where_it_was(server: NatsServer, stores: list[Store]) -> None:
+    """Its consumer is called by the group's name and filter alone."""
+    sequences = await fill(stores[0]["notifications"], 5)
+    client = await nats.connect(server.url)
+    try:
+        digest = hashlib.sha256(b"g\nwork.>").hexdigest()[:32]
+        await client.jetstream().add_consumer(
+            "signpost-notifications",
+            durable_name=f"group-{digest}",
+            filter_subject="signpost.notifications.work.>",
+            ack_policy="explicit",
+            deliver_policy="by_start_sequence",
+            opt_start_seq=3,
+            ack_wait=30,
+        )
+    finally:
+        await client.close()
+    group = await opened(stores[0], settings(start_after=4))
+    assert await take(group, "a", 3) == sequences[2:]
+    group.ack("a", sequences[2:])
+    await group.close()
+    again = await opened(stores[1], settings())
+    assert await is_quiet(again, "b")
+    await again.close()
 
 
 async def test_fault_26_a_group_over_a_killed_server(server: NatsServer, stores: list[Store]) -> None:

@@ -1,7 +1,11 @@
 """The connection to NATS: links that end, handlers that fail, queues that fill."""
 
 import asyncio
+import gc
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -63,6 +67,107 @@ async def test_a_handler_that_fails_costs_the_link_not_the_log(
     with pytest.raises(LogUnavailable):
         await asking
     assert "as a bug of ours would" in caplog.text
+
+
+GREETING = b'INFO {"server_id":"a","version":"2.9.10","proto":1,"headers":true,"max_payload":1048576}\r\n'
+
+
+async def test_a_greeting_that_nobody_foresaw_is_not_the_end() -> None:
+    """From something between us and the server, say, while that is away."""
+    greetings = iter([GREETING, b"INFO []\r\n", b"INFO null\r\n", b"HTTP/1.1 502 Bad Gateway\r\n"])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(next(greetings, GREETING))
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        made = Connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", QUICK)
+        await made.open()
+        made.link().drop("as one that is lost")
+        async with asyncio.timeout(60):
+            await made.wait_link()
+        assert next(greetings, None) is None
+        await made.close()
+
+
+async def test_nodes_that_are_gone_are_not_tried_for_ever() -> None:
+    """Each greeting names the cluster's nodes as they are: over the weeks there are many that were."""
+    turns = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal turns
+        turns += 1
+        nodes = f'{{"connect_urls":["127.0.0.{turns}:1","{own}"],'
+        writer.write(GREETING.replace(b"{", nodes.encode()))
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        own = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        made = Connection(f"nats://user:word@{own}", QUICK)
+        await made.open()
+        async with asyncio.timeout(60):
+            for _ in range(4):
+                (await made.wait_link()).drop("as a node that goes")
+            await made.wait_link()
+        assert sorted(made._servers) == [f"nats://user:word@{own}", f"nats://user:word@127.0.0.{turns}:1"]
+        await made.close()
+
+
+async def test_a_server_that_resets_while_there_is_more_to_send_costs_the_link_and_no_error() -> None:
+    """Sending the rest then fails in a task of nats-py's own, before it tells that it has closed."""
+    unowned: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unowned.append(context))
+    greeted: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeted.append(writer)
+        writer.write(GREETING)
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        made = Connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", QUICK)
+        await made.open()
+        async with asyncio.timeout(60):
+            for _ in range(3):
+                link = await made.wait_link()
+                at_once = struct.pack("ii", 1, 0)
+                greeted[-1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                greeted[-1].transport.abort()
+                while not link.client.is_closed:
+                    link.client._pending.append(b"PUB a 1\r\na\r\n")
+                    link.client._pending_data_size += 12
+                    await asyncio.sleep(0)
+                await link.lost.wait()
+            await made.wait_link()
+        await made.close()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert unowned == []
+
+
+async def test_a_reader_that_fails_costs_the_link(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nats-py would stop reading, stay connected, and tell nobody."""
+
+    async def fail(_: bytes) -> None:
+        raise KeyError("as a bug of the parser would")
+
+    link = connection.link()
+    monkeypatch.setattr(link.client._ps, "parse", fail)
+    asking = asyncio.create_task(link.request("nobody.answers.this"))
+    async with asyncio.timeout(20):
+        await link.lost.wait()
+        assert await connection.wait_link() is not link
+    with pytest.raises(LogUnavailable):
+        await asking
 
 
 async def test_a_request_that_nobody_serves_fails_at_once(connection: Connection) -> None:

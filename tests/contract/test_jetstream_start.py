@@ -59,6 +59,20 @@ async def test_a_stream_that_is_set_otherwise_is_named_and_not_touched(
         assert (await store["notes"].bounds()).last == 1
 
 
+@pytest.mark.parametrize("bound", [{"max_records": 100}, {"max_bytes": 100_000}])
+@pytest.mark.parametrize("max_age_s", [None, 60.0])
+async def test_the_last_of_each_subject_is_not_kept_by_a_mirror_that_may_be_too_late(
+    server: NatsServer, bound: dict[str, int], max_age_s: float | None
+) -> None:
+    """By such a bound a record leaves the stream at the next append; a burst of them was lost."""
+    retention = Retention(max_age_s=max_age_s, keep_last=True, **bound)
+    with pytest.raises(LogRefused, match="log notes keeps the last record of each subject"):
+        await JetStreamStore.open(server.url, [LogSettings("notes", retention)])
+    client = await nats.connect(server.url)
+    assert await client.jetstream().streams_info() == []
+    await client.close()
+
+
 async def test_a_foreign_stream_on_the_same_subjects_is_refused(server: NatsServer) -> None:
     client = await nats.connect(server.url)
     await client.jetstream().add_stream(name="theirs", subjects=["signpost.>"])

@@ -23,6 +23,9 @@ from notification_service.subscription import CONNECT_WIRE
 from protos.notification.v1 import notification_pb2 as pb
 
 RETRY_S = 1.0
+MAX_LAPSED = 4096
+"""Records whose time was over before they were acknowledged, by number. A client may acknowledge them still; behind a
+restore its acknowledgement of one that is older than so many counts for the new record of the same sequence."""
 
 
 class MemberOutlet(Protocol):
@@ -60,6 +63,7 @@ class Member:
         "_group",
         "_groups",
         "_held",
+        "_lapsed",
         "_name_field",
         "_pending",
         "_replaced",
@@ -100,6 +104,7 @@ class Member:
         self._name_field = field(1, name.encode())
         self._pending: deque[_Pending] = deque()
         self._held: dict[int, _Held] = {}  # in the order of their deadlines
+        self._lapsed: dict[int, int] = {}  # the time of each record that it no longer holds, and that has no answer
         self._replaced: set[int] = set()  # sequences whose next acknowledgement is about a record of before
         self._changed = asyncio.Event()
         self._closed = False
@@ -191,7 +196,7 @@ class Member:
                 if held.deadline > now:
                     break
                 lapsed.append(sequence)
-            self._let_go(lapsed)
+            self._lapse(lapsed)
             room = self._settings.max_in_flight - len(self._held)
             if room > 0 and not self._pending and (self.window is None or self.window > 0):
                 return room
@@ -247,15 +252,24 @@ class Member:
         before = self._held.pop(sequence, None)
         if before is None:
             metrics.GROUP_IN_FLIGHT.inc()
-        elif before.time_ns != record.time_ns:
+        if self._lapsed.pop(sequence, before.time_ns if before else record.time_ns) != record.time_ns:
             self._replaced.add(sequence)
         self._held[sequence] = record
+
+    def _lapse(self, sequences: list[int]) -> None:
+        """Their time is over: others have them, and the client may acknowledge them still."""
+        for sequence in sequences:
+            self._lapsed[sequence] = self._held[sequence].time_ns
+        while len(self._lapsed) > MAX_LAPSED:
+            del self._lapsed[next(iter(self._lapsed))]
+        self._let_go(sequences)
 
     def _meant(self, sequences: Iterable[int]) -> list[int]:
         """Those that are about what is held now. A client that has records of before and after a restore
         acknowledges both of a sequence, the older one first."""
         meant = []
         for sequence in sequences:
+            self._lapsed.pop(sequence, None)
             if sequence in self._replaced:
                 self._replaced.remove(sequence)
             else:

@@ -119,7 +119,8 @@ class LogState(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Retention:
-    """How long records stay. None means no bound; several bounds all apply.
+    """How long records stay. None means no bound; several bounds all apply (on JetStream, beside `keep_last`, none but
+    `max_age_s`: others are refused).
 
     `keep_last`: beyond `max_age_s` (the full history) the last record of each subject stays and
     the others go; tombstones die there. Without it, records go altogether. `max_age_s` is then
@@ -161,7 +162,7 @@ class Log(ABC):
     @property
     @abstractmethod
     def epoch(self) -> bytes:
-        """8 bytes that are new whenever the log is recreated or restored."""
+        """8 bytes that are new whenever the log is recreated, restored, or loses what it keeps beyond its history."""
 
     @property
     @abstractmethod
@@ -211,7 +212,8 @@ class Log(ABC):
 
         `limit` records or about `max_bytes` of payload, whichever comes first. At the head the page is
         empty and `through` is the head. Raises PositionCompacted for `after` below the horizon unless
-        `allow_gaps` (for readers that want what is left), PositionAhead beyond the head.
+        `allow_gaps` (for readers that want what is left), PositionAhead beyond the head, EpochChanged or LogRewound
+        where the log is recreated or rewound while it is read.
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ from signpost.log import LogSettings, Record, Retention
 from signpost.log.jetstream import JetStreamSettings, lookup
 from signpost.log.jetstream.connection import Link
 from signpost.log.jetstream.settings import servers_of, without_password
-from signpost.log.jetstream.streams import check, mirror_config, names_of, stream_config
+from signpost.log.jetstream.streams import check, mirror_config, names_of, state_of, stream_config
 from signpost.log.jetstream.wire import (
     delivery_of,
     error_of,
@@ -132,11 +132,22 @@ def test_the_dedupe_window_is_at_most_the_age() -> None:
     assert stream_config(short, JetStreamSettings())["duplicate_window"] == 2_000_000_000
 
 
+def test_a_stream_that_is_being_made_has_no_state_yet() -> None:
+    """Its creation, by which it is known, is answered as a time that it is not."""
+    state = {"first_seq": 0, "last_seq": 0, "messages": 0, "bytes": 0}
+    answer = {"config": {"name": "notes"}, "created": "0001-01-01T00:00:00Z", "state": state}
+    with pytest.raises(LogUnavailable, match="notes is being made"):
+        state_of(answer)
+    assert state_of(answer | {"created": "2026-01-01T00:00:00Z"}).first == 1
+
+
 def test_names() -> None:
     kept = LogSettings("features", Retention(max_age_s=1.0, keep_last=True))
     assert names_of(kept, JetStreamSettings(prefix="p")) == ("p-features", "p-features-last", "p.features.")
     assert names_of(LogSettings("notes"), JetStreamSettings()).mirror == ""
-    assert mirror_config(kept, JetStreamSettings())["mirror"] == {"name": "signpost-features"}
+    mirror = mirror_config(kept, JetStreamSettings(), "2026-01-01T00:00:00Z")
+    assert mirror["mirror"] == {"name": "signpost-features"}
+    assert mirror["description"].endswith("of the stream made 2026-01-01T00:00:00Z")
     for prefix in ("", "a.b", "a b", "*"):
         with pytest.raises(LogRefused):
             names_of(kept, JetStreamSettings(prefix=prefix))

@@ -169,8 +169,8 @@ class Connection:
     def __init__(self, url: str, settings: JetStreamSettings) -> None:
         self._settings = settings
         self._name = without_password(url)
-        self._servers = servers_of(url)
-        random.shuffle(self._servers)
+        self._configured = servers_of(url)
+        self._servers = random.sample(self._configured, len(self._configured))
         self._tls = settings.tls_context(wanted=any(server.startswith("tls://") for server in self._servers))
         self._link: Link | None = None
         self._linked = asyncio.Event()
@@ -231,9 +231,12 @@ class Connection:
             try:
                 if await self._live(client, server):
                     attempt = 0
+            except Exception as error:  # what nats-py makes of some greeting: the next server's may be another
+                self._last_error = str(error) or type(error).__name__
+                _log.exception("a link to NATS at %s failed; the next one is made", without_password(server))
             finally:
                 try:
-                    with contextlib.suppress(*FAILURES):
+                    with contextlib.suppress(Exception):
                         async with asyncio.timeout(_CLOSE_S):  # a frozen server does not take its leave
                             await client.close()
                 finally:
@@ -242,20 +245,28 @@ class Connection:
             await asyncio.sleep(random.uniform(self._settings.reconnect_min_s, top))  # noqa: S311 - jitter
 
     def _learn(self, server: str, client: Client) -> None:
-        """Add what the cluster says of itself to the servers to try, with the user of the one that said it."""
+        """Try what is configured, and what the cluster says of itself now, with the user of the one that said it.
+
+        What it said before is forgotten: where nodes come and go, most of that is addresses that nobody answers at.
+        """
         user = urlsplit(server).netloc.rpartition("@")[0]
-        known = {urlsplit(each).netloc.rpartition("@")[2] for each in self._servers}
-        for found in client.discovered_servers:
-            if found.netloc not in known:
-                self._servers.append(f"{found.scheme}://{user}{'@' if user else ''}{found.netloc}")
+        found = [f"{each.scheme}://{user}{'@' if user else ''}{each.netloc}" for each in client.discovered_servers]
+        kept = [each for each in self._servers if each in self._configured or each in found]
+        known = {urlsplit(each).netloc.rpartition("@")[2] for each in kept}
+        self._servers = kept + [each for each in found if urlsplit(each).netloc.rpartition("@")[2] not in known]
 
     async def _live(self, client: TappedClient, server: str) -> bool:
         """One link's life; False where it did not begin."""
         link: Link | None = None
+        ended = False
 
-        async def on_end() -> None:
+        def on_end() -> None:
+            nonlocal ended
+            ended = True
             if link is not None:
                 link.drop("the server has closed it")
+
+        client.on_end = on_end
 
         async def on_error(error: Exception) -> None:
             # Why the server has closed it tells more than that it has.
@@ -279,7 +290,6 @@ class Connection:
                 token=s.token,
                 user_credentials=s.credentials_file,
                 error_cb=on_error,
-                closed_cb=on_end,
             )
             link = Link(client, s)
             await link.open()
@@ -288,7 +298,7 @@ class Connection:
             _log.info("NATS at %s: %s", without_password(server), self._last_error)
             return False
         self._learn(server, client)
-        if client.is_closed:
+        if ended:
             return False
         self._link, self._last_error = link, ""
         self._linked.set()

@@ -44,6 +44,7 @@ class Cursor:
         self._link, self._names, self._silence_s = link, names, silence_s
         self._name = ""
         self._received: deque[Record] = deque()
+        self._received_bytes = 0
         self._consumer_sequence = 0
         self._inbox = link.client.new_inbox()
         self._subscription: Subscription | None = None
@@ -101,6 +102,7 @@ class Cursor:
                 if records and size > max_bytes:
                     return Chunk(records, False)
                 records.append(self._received.popleft())
+                self._received_bytes -= len(records[-1].payload)
                 self.position = records[-1].sequence
             if len(records) >= limit:
                 return Chunk(records, False)
@@ -112,7 +114,7 @@ class Cursor:
 
     async def ask(self, count: int = _PULL_RECORDS) -> None:
         """Have the server send more, unless it is doing so or enough is here."""
-        if self._open or len(self._received) >= _PULL_RECORDS:
+        if self._open or len(self._received) >= _PULL_RECORDS or self._received_bytes >= _PULL_BYTES:
             return
         self._requests += 1
         self._open = f"{self._inbox}.{self._requests}"
@@ -146,6 +148,7 @@ class Cursor:
             else:
                 subject = subject[len(self._names.subject_prefix) :]
                 self._received.append(record_of(delivery.sequence, subject, delivery.time_ns, data))
+                self._received_bytes += len(self._received[-1].payload)
             self._missing -= 1
             if not self._missing:
                 self._open = ""

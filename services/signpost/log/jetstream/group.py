@@ -52,8 +52,7 @@ class JetStreamGroup(Group):
 
     def __init__(self, connection: Connection, names: Names, settings: GroupSettings) -> None:
         self._connection, self._names, self._settings = connection, names, settings
-        digest = hashlib.sha256(f"{settings.name}\n{settings.subjects}".encode()).hexdigest()[:32]
-        self._consumer = f"group-{digest}"
+        self._consumer = ""
         self._skip = len(names.subject_prefix)
         self._match = matcher(settings.subjects)
         self._loop = asyncio.get_running_loop()
@@ -155,13 +154,21 @@ class JetStreamGroup(Group):
         self._to_send.set()
 
     async def _join(self, link: Link) -> None:
-        """The consumer as set: made, or with its waiting time brought up to date."""
+        """The consumer as set: made, or with its waiting time brought up to date.
+
+        Its name is of this stream alone. An acknowledgement names its consumer and a sequence: one on its way when the
+        stream was made anew would settle what stands there now, were the new stream's consumer called the same.
+        """
         stream, settings = self._names.stream, self._settings
         state = await streams.state(link, stream)
         if state is None:
             raise LogUnavailable(f"stream {stream} is not there", retry_after_s=1.0)
         self._meet(state.created)
-        found = await link.api(f"CONSUMER.INFO.{stream}.{self._consumer}")
+        for consumer in (self._called(), self._called(state.created)):  # the first is one of earlier releases
+            found = await link.api(f"CONSUMER.INFO.{stream}.{consumer}")
+            if found.get("error", {}).get("err_code") != CONSUMER_NOT_FOUND:
+                break
+        self._consumer = consumer
         ack_wait = int(settings.ack_wait_s * 1e9)
         if "error" not in found:
             config: dict[str, Any] = found["config"]
@@ -170,7 +177,7 @@ class JetStreamGroup(Group):
             config["ack_wait"] = ack_wait
         elif found["error"].get("err_code") == CONSUMER_NOT_FOUND:
             config = {
-                "durable_name": self._consumer,
+                "durable_name": consumer,
                 "filter_subject": self._names.subject(settings.subjects),
                 "ack_policy": "explicit",
                 "ack_wait": ack_wait,
@@ -184,11 +191,15 @@ class JetStreamGroup(Group):
                 config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": settings.start_after + 1}
         else:
             raise LogUnavailable(f"stream {stream}: {found['error'].get('description', '')}", retry_after_s=1.0)
-        request = f"CONSUMER.DURABLE.CREATE.{stream}.{self._consumer}"
+        request = f"CONSUMER.DURABLE.CREATE.{stream}.{consumer}"
         answer = await link.api(request, {"stream_name": stream, "config": config})
         if "error" in answer:
             raise LogUnavailable(f"stream {stream}: {answer['error'].get('description', '')}", retry_after_s=1.0)
         self._made_before = True
+
+    def _called(self, *created: str) -> str:
+        named = "\n".join([self._settings.name, self._settings.subjects, *created])
+        return f"group-{hashlib.sha256(named.encode()).hexdigest()[:32]}"
 
     def _meet(self, created: str) -> None:
         """Forget what was dealt of another stream: under its sequences stand other records now."""

@@ -27,7 +27,7 @@ from signpost.log.jetstream.follower import Follower
 from signpost.log.jetstream.group import JetStreamGroup
 from signpost.log.jetstream.publisher import Publisher
 from signpost.log.jetstream.settings import JetStreamSettings
-from signpost.log.jetstream.streams import StreamState
+from signpost.log.jetstream.streams import Streams, StreamState
 from signpost.log.jetstream.sweep import Sweeper
 from signpost.log.subjects import matcher
 from signpost.log.tail import Tail, follow
@@ -42,15 +42,13 @@ _LISTING_S = 5.0  # how long a listing of subjects serves those who page through
 class JetStreamLog(Log):
     """A stream, its mirror where it keeps the last of each subject, and this process's part in it."""
 
-    def __init__(
-        self, connection: Connection, log: LogSettings, settings: JetStreamSettings, state: StreamState
-    ) -> None:
+    def __init__(self, connection: Connection, log: LogSettings, settings: JetStreamSettings, found: Streams) -> None:
         self.settings = log
         self._connection, self._js = connection, settings
         self._names = streams.names_of(log, settings)
-        self._created = state.created
-        self._epoch = streams.epoch_of(self._names.stream, state.created)
-        self._tail = Tail(log.tail_bytes, state.last)
+        self._made = found
+        self._epoch = streams.epoch_of(self._names.stream, found.identity)
+        self._tail = Tail(log.tail_bytes, found.stream.last)
         self._mirrored = 0  # how far the mirror is known to reach
         self._closed = False
         self._listing: tuple[str, float, dict[str, int], list[str]] | None = None
@@ -65,7 +63,7 @@ class JetStreamLog(Log):
         )
         self._follower = Follower(connection, settings, self._names, self._tail, self._verify)
         self._sweeper = (
-            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s, self._follower.doubt)
+            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s, self._meet_mirror)
             if self._names.mirror
             else None
         )
@@ -102,12 +100,14 @@ class JetStreamLog(Log):
         allow_gaps: bool = False,
     ) -> Page:
         deadline = asyncio.get_running_loop().time() + self._js.request_timeout_s
+        generation = self._tail.generation
         while True:
             error = LogUnavailable(f"stream {self._names.stream} moves too fast to be read", retry_after_s=1.0)
             try:
                 page = await self._read(after, subjects, limit, max_bytes, allow_gaps)
             except LogUnavailable as unavailable:
                 page, error = None, unavailable
+            self._tail.check(generation)  # what was read may be of another log
             if page is not None:
                 return page
             if self._closed or asyncio.get_running_loop().time() > deadline:
@@ -171,6 +171,8 @@ class JetStreamLog(Log):
         except LogUnavailable:
             self._mirrored = 0  # it may be gone: the next attempt looks
             raise
+        if await self._mirror_state(link) is None:
+            return None  # it was made anew meanwhile, and may have had less
         if chunk.at_end:
             through = chunk.records[-1].sequence if chunk.records else after
             await self._check_end(link, self._names.mirror, subjects, through, horizon)
@@ -319,15 +321,15 @@ class JetStreamLog(Log):
         return self._connection.link()
 
     async def _state(self, link: Link) -> StreamState:
-        """The stream's state; raises EpochChanged where it is another stream than the one that was followed."""
+        """The stream's state. Another stream than the one that was followed is none: the follower tells everybody."""
         seen = self._tail.head  # more may be seen while the answer is on its way
         state = await streams.state(link, self._names.stream)
         if state is None:
             self._follower.doubt()
             raise LogUnavailable(f"stream {self._names.stream} is not there", retry_after_s=1.0)
-        if state.created != self._created:
+        if state.created != self._made.stream.created:
             self._follower.doubt()
-            raise self._renew(state)
+            raise LogUnavailable(f"stream {self._names.stream} is another one now", retry_after_s=1.0)
         if state.last < seen:
             # Rewound, or a cluster's new leader that is not there yet: the follower finds out which.
             self._follower.doubt()
@@ -335,11 +337,17 @@ class JetStreamLog(Log):
         return state
 
     async def _mirror_state(self, link: Link) -> StreamState | None:
-        """The mirror's state; where there is none, it is made anew soon."""
+        """The mirror's state; None where it is gone, or another one."""
         mirror = await streams.state(link, self._names.mirror)
-        if mirror is None:
-            self._follower.doubt()
-        return mirror
+        return mirror if self._meet_mirror(mirror) else None
+
+    def _meet_mirror(self, found: StreamState | None) -> bool:
+        """Whether it is this log's; where it is not, the follower makes one, or tells everybody."""
+        ours = self._made.mirror
+        if ours is not None and found is not None and found.created == ours.created:
+            return True
+        self._follower.doubt()
+        return False
 
     async def _record_at(self, sequence: int) -> Record | None:
         if sequence == 0:
@@ -350,40 +358,30 @@ class JetStreamLog(Log):
         return await lookup.record_at(self._link(), self._names, sequence)
 
     async def _verify(self, link: Link) -> None:
-        """Before following begins: is it the stream that the tail is of, and where the tail ends in it?"""
-        state = await self._settled_state(link)
-        if self._names.mirror and await streams.state(link, self._names.mirror) is None:
-            streams.say_mirror_made(self._names, state)
-            self._mirrored = 0
-            await streams.ensure(link, streams.mirror_config(self.settings, self._js))
-        if state.created != self._created:
-            self._renew(state)
+        """Before following begins: are these the streams that the tail is of, and where does it end in them?"""
+        found = await self._settled(link)
+        state = found.stream
+        if found.identity != self._made.identity:
+            is_stream = state.created != self._made.stream.created
+            name = self._names.stream if is_stream else self._names.mirror
+            self._made = found
+            self._epoch = streams.epoch_of(self._names.stream, found.identity)
+            self._start_over(state, EpochChanged(f"stream {name} was made anew", first_available=state.first))
         elif state.last < self._tail.head or await self._was_rewound(link, state):
             text = f"stream {self._names.stream} ends at {state.last}, or differs from what was read"
             self._start_over(state, LogRewound(text, first_available=state.first))
         elif state.first > self._tail.head + 1:
             self._tail.skip(state.first - 1)
 
-    async def _settled_state(self, link: Link) -> StreamState:
-        """The stream's state, once a new leader has had time to catch up; made anew where there is none."""
+    async def _settled(self, link: Link) -> Streams:
+        """The streams, once a new leader has had time to catch up; made anew where there is none."""
         deadline = asyncio.get_running_loop().time() + _SETTLING_S
         while True:
-            state = await streams.state(link, self._names.stream)
-            if state is None:
-                _log.warning("stream %s is gone: making it anew", self._names.stream)
-                return await streams.ensure(link, streams.stream_config(self.settings, self._js))
-            behind = state.created == self._created and state.last < self._tail.head
+            found = await streams.ensure_log(link, self.settings, self._js, compare=False)
+            behind = found.identity == self._made.identity and found.stream.last < self._tail.head
             if not behind or asyncio.get_running_loop().time() > deadline:
-                return state
+                return found
             await asyncio.sleep(_RETRY_S)
-
-    def _renew(self, state: StreamState) -> EpochChanged:
-        """Go on in a stream that was made anew, under its epoch; the error that ends the followers."""
-        error = EpochChanged(f"stream {self._names.stream} was made anew", first_available=state.first)
-        self._created = state.created
-        self._epoch = streams.epoch_of(self._names.stream, state.created)
-        self._start_over(state, error)
-        return error
 
     async def _was_rewound(self, link: Link, state: StreamState) -> bool:
         """Whether another record stands where the tail ends."""

@@ -40,15 +40,9 @@ class JetStreamStore(Store):
                     f"set its max_payload to at least {needed}"
                 )
             for log in logs:
-                state = await streams.ensure_within(
-                    connection, streams.stream_config(log, settings), settings.open_timeout_s
+                opened[log.name] = JetStreamLog(
+                    connection, log, settings, await streams.open_log(connection, log, settings)
                 )
-                if streams.keeps_a_mirror(log):
-                    mirror = streams.mirror_config(log, settings)
-                    kept = await streams.ensure_within(connection, mirror, settings.open_timeout_s)
-                    if not kept.last:
-                        streams.say_mirror_made(streams.names_of(log, settings), state)
-                opened[log.name] = JetStreamLog(connection, log, settings, state)
             for each in opened.values():
                 await each.wait_until_followed(settings.open_timeout_s)
         except BaseException:

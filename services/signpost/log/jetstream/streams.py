@@ -2,12 +2,13 @@
 
 A log is one stream. A log that keeps the last record of each subject has a second one, a mirror with
 one message a subject: it keeps the first stream's sequences, so that what ages out of the stream stands in
-the mirror at the same place.
+the mirror at the same place. The two are one log: where either is made anew, that is another log, with another epoch.
 """
 
 import asyncio
 import hashlib
 import logging
+import random
 from typing import Any, NamedTuple
 
 from signpost.errors import LogRefused, LogUnavailable
@@ -20,8 +21,11 @@ from signpost.log.subjects import MAX_SUBJECT_BYTES, is_subject
 _log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 _DESCRIPTION = "Signpost log, format 1"
+_MIRROR_OF = f"{_DESCRIPTION}: the mirror of the stream made "
+_NOT_YET = "0001-01-01T00:00:00"  # what a server answers for a moment, to others than who makes the stream
 _MIN_WINDOW_S = 0.1
 _RETRY_S = 0.25
+_TURN_S = 0.25
 # Frame, headers and subject come on top of a record's payload.
 MAX_MESSAGE_BYTES = MAX_RECORD_BYTES + 0x10000 + MAX_SUBJECT_BYTES + 1024
 _CHECKED = (
@@ -53,6 +57,19 @@ class StreamState(NamedTuple):
     messages: int
     bytes: int
     subjects: int
+    description: str
+
+
+class Streams(NamedTuple):
+    """What a log consists of at one moment."""
+
+    stream: StreamState
+    mirror: StreamState | None
+
+    @property
+    def identity(self) -> str:
+        """When they were made."""
+        return " ".join(each.created for each in self if each is not None)
 
 
 class Names(NamedTuple):
@@ -68,7 +85,8 @@ class Names(NamedTuple):
 
 
 def names_of(log: LogSettings, settings: JetStreamSettings) -> Names:
-    """The names of a log's streams; raises LogRefused for a prefix or a log name that is not one token."""
+    """The names of a log's streams; raises LogRefused for a prefix or a log name that is not one token, and for a log
+    that no mirror can follow."""
     for what, name in (("prefix", settings.prefix), ("log", log.name)):
         if not is_subject(name) or "." in name:
             raise LogRefused(f"{name!r} is no {what} for NATS: use letters, digits, '-' and '_'")
@@ -78,9 +96,15 @@ def names_of(log: LogSettings, settings: JetStreamSettings) -> Names:
 
 
 def keeps_a_mirror(log: LogSettings) -> bool:
-    """Whether records leave the stream that must stay in the mirror."""
+    """Whether records leave the stream that must stay in the mirror; raises LogRefused where they could leave it before
+    the mirror has them: a mirror copies within moments, which an age gives it and a burst of appends does not."""
     bound = log.retention
-    return bound.keep_last and (bound.max_age_s, bound.max_bytes, bound.max_records) != (None, None, None)
+    if bound.keep_last and (bound.max_bytes, bound.max_records) != (None, None):
+        raise LogRefused(
+            f"log {log.name} keeps the last record of each subject, and NATS may lose some of these where it is "
+            "bounded by records or bytes: bound it by age (max_age_s) alone"
+        )
+    return bound.keep_last and bound.max_age_s is not None
 
 
 def stream_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
@@ -96,10 +120,18 @@ def stream_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, An
     }
 
 
-def mirror_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
-    """The configuration of the mirror that keeps the last record of each subject."""
+def mirror_config(log: LogSettings, settings: JetStreamSettings, created: str) -> dict[str, Any]:
+    """The configuration of the mirror that keeps the last record of each subject of the stream made then.
+
+    Purging is denied: a mirror does not copy again what its stream still has, which would be lost as it ages out.
+    """
     names = names_of(log, settings)
-    return _base(names.mirror, settings) | {"mirror": {"name": names.stream}, "max_msgs_per_subject": 1}
+    return _base(names.mirror, settings) | {
+        "description": f"{_MIRROR_OF}{created}",
+        "mirror": {"name": names.stream},
+        "max_msgs_per_subject": 1,
+        "deny_purge": True,
+    }
 
 
 def _base(name: str, settings: JetStreamSettings) -> dict[str, Any]:
@@ -120,9 +152,65 @@ def _base(name: str, settings: JetStreamSettings) -> dict[str, Any]:
     }
 
 
-def epoch_of(name: str, created: str) -> bytes:
-    """8 bytes that are new whenever the stream is made anew."""
-    return hashlib.blake2b(f"{name} {created}".encode(), digest_size=8).digest()
+def epoch_of(name: str, identity: str) -> bytes:
+    """8 bytes that are new whenever the stream or its mirror is made anew."""
+    return hashlib.blake2b(f"{name} {identity}".encode(), digest_size=8).digest()
+
+
+async def ensure_log(link: Link, log: LogSettings, settings: JetStreamSettings, *, compare: bool) -> Streams:
+    """A log's streams, made where they are missing.
+
+    Raises LogRefused where the mirror is another stream's, and, to `compare`, where either is set otherwise. With a
+    stream that is made anew its mirror is: it would go on after the last record of the stream that is gone.
+    """
+    names = names_of(log, settings)
+    mirror = await state(link, names.mirror) if names.mirror else None  # first: it is never ahead of its stream
+    stream = await state(link, names.stream)
+    is_new = stream is None
+    if stream is None or compare:
+        stream = await ensure(link, stream_config(log, settings))
+    if not names.mirror:
+        return Streams(stream, None)
+    if is_new:
+        mirror = await state(link, names.mirror)
+    if mirror is not None and _is_of_another(mirror, stream):
+        if not is_new:
+            raise LogRefused(
+                f"stream {names.mirror} is not the mirror of {names.stream} as it is now. Delete it (nats stream rm), "
+                "and what only it keeps is lost; where both were restored from one backup, set its description to "
+                f"'{_MIRROR_OF}{stream.created}'. Nothing was touched"
+            )
+        # Every replica is here now. One deletes it: a second time it would be what the first has made since.
+        await asyncio.sleep(random.uniform(0, _TURN_S))  # noqa: S311 - jitter
+        there = await state(link, names.mirror)
+        if there is not None and there.created == mirror.created:
+            text = "stream %s was gone and is made anew; its mirror's %d records of the one before are lost too"
+            _log.error(text, names.stream, mirror.messages)
+            await _delete(link, names.mirror)
+            there = None
+        mirror = there
+    elif mirror is None and stream.first > 1:
+        text = "stream %s was missing and is made anew; what had aged out of %s, up to %d, is lost"
+        _log.error(text, names.mirror, names.stream, stream.first - 1)
+    config = mirror_config(log, settings, stream.created)
+    if mirror is not None and mirror.description == _DESCRIPTION:
+        config["description"] = _DESCRIPTION
+    if mirror is None or compare:
+        mirror = await ensure(link, config)
+    return Streams(stream, mirror)
+
+
+def _is_of_another(mirror: StreamState, stream: StreamState) -> bool:
+    """Whether a mirror is of a stream that was there before. Those of earlier releases do not name theirs."""
+    if mirror.description == _DESCRIPTION:
+        return mirror.last > stream.last
+    return mirror.description.startswith(_MIRROR_OF) and mirror.description != f"{_MIRROR_OF}{stream.created}"
+
+
+async def _delete(link: Link, name: str) -> None:
+    error = (await link.api(f"STREAM.DELETE.{name}")).get("error")
+    if error is not None and error.get("err_code") != STREAM_NOT_FOUND:
+        raise LogUnavailable(f"stream {name}: {error.get('description', '')}", retry_after_s=1.0)
 
 
 async def ensure(link: Link, config: dict[str, Any]) -> StreamState:
@@ -167,32 +255,35 @@ async def state(link: Link, name: str) -> StreamState | None:
 
 
 def state_of(answer: dict[str, Any]) -> StreamState:
-    """The state in a stream's information."""
+    """The state in a stream's information; raises LogUnavailable while it is being made, and has no time yet."""
+    if answer["created"].startswith(_NOT_YET):
+        raise LogUnavailable(f"stream {answer['config']['name']} is being made", retry_after_s=1.0)
     s = answer["state"]
     first, last, messages = s["first_seq"], s["last_seq"], s["messages"]
     return StreamState(
-        answer["created"], first if messages else last + 1, last, messages, s["bytes"], s.get("num_subjects", 0)
+        answer["created"],
+        first if messages else last + 1,
+        last,
+        messages,
+        s["bytes"],
+        s.get("num_subjects", 0),
+        answer["config"].get("description", ""),
     )
 
 
-def say_mirror_made(names: Names, state: StreamState) -> None:
-    """Say that a mirror was missing, and what is lost with it: what its stream has no more."""
-    if state.first > 1:
-        text = "stream %s was missing and is made anew; what had aged out of %s, up to %d, is lost"
-        _log.error(text, names.mirror, names.stream, state.first - 1)
-
-
-async def ensure_within(connection: Connection, config: dict[str, Any], timeout_s: float) -> StreamState:
-    """`ensure`, tried again while a cluster finds its leader; LogRefused where it takes too long."""
+async def open_log(connection: Connection, log: LogSettings, settings: JetStreamSettings) -> Streams:
+    """`ensure_log`, tried again while a cluster finds its leader; LogRefused where it takes too long."""
+    timeout_s = settings.open_timeout_s
     why = "there is no leader"
     try:
         async with asyncio.timeout(timeout_s):
             while True:
                 link = await connection.wait_link()
                 try:
-                    return await ensure(link, config)
+                    return await ensure_log(link, log, settings, compare=True)
                 except LogUnavailable as error:
                     why = error.message
                 await asyncio.sleep(_RETRY_S)
     except TimeoutError:
-        raise LogRefused(f"NATS does not open stream {config['name']} within {timeout_s} s: {why}") from None
+        name = names_of(log, settings).stream
+        raise LogRefused(f"NATS does not open stream {name} within {timeout_s} s: {why}") from None

@@ -8,14 +8,14 @@ from signpost.errors import LogUnavailable
 from signpost.log.jetstream import streams
 from signpost.log.jetstream.connection import Connection, Link
 from signpost.log.jetstream.cursors import Cursors
-from signpost.log.jetstream.streams import Names
+from signpost.log.jetstream.streams import Names, StreamState
 from signpost.log.jetstream.tasks import keep_running, stop
 
 _log = logging.getLogger(__name__)
 _PAGE_RECORDS = 1000
 _PAGE_BYTES = 4 * 1024 * 1024
 _MIN_INTERVAL_S = 0.5
-_MAX_INTERVAL_S = 600.0
+_MAX_INTERVAL_S = 30.0  # so late, at the latest, is it told that a mirror is gone which nobody reads
 
 
 def interval_s(max_age_s: float | None) -> float:
@@ -25,8 +25,8 @@ def interval_s(max_age_s: float | None) -> float:
 
 class Sweeper:
     """Deletes from the mirror each tombstone that the stream has aged out. Every replica sweeps: what
-    another has deleted, or a later record replaced, is not there any more. `missing` is told where there
-    is no mirror."""
+    another has deleted, or a later record replaced, is not there any more. `meet` is shown the mirror, or that
+    there is none, and says whether it may be swept."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Sweeper:
         names: Names,
         cursors: Cursors,
         max_age_s: float | None,
-        missing: Callable[[], None],
+        meet: Callable[[StreamState | None], bool],
     ) -> None:
         self._connection, self._names, self._cursors = connection, names, cursors
-        self._missing = missing
+        self._meet = meet
         self._interval_s = interval_s(max_age_s)
         self._through = 0
         self._task = keep_running(self._run, f"sweep {names.mirror}")
@@ -61,10 +61,12 @@ class Sweeper:
     async def _sweep(self, link: Link) -> None:
         state = await streams.state(link, self._names.stream)
         mirror = await streams.state(link, self._names.mirror)
-        if mirror is None:
-            self._missing()
-        if state is None or mirror is None:
+        if not self._meet(mirror) or state is None or mirror is None:
             return
+        if mirror.last < state.first - 1:
+            # It waits for its stream's leader, or was cut off, for longer than the history.
+            text = "stream %s has let go of records up to %d, of which its mirror has those up to %d: the last of some "
+            _log.error(text + "subjects may be lost", self._names.stream, state.first - 1, mirror.last)
         through = min(state.first - 1, mirror.last)
         while self._through < through:
             chunk = await self._cursors.fetch(

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import time
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Generator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -19,6 +20,7 @@ PASS_S = 0.1  # between passes that took all there was: a log at its bound would
 SWEEP_BATCHES = 50  # written anew in one transaction, for one record or for all of theirs
 # Between sweeps for superseded records, which lie anywhere: the longer, the more of them go with one batch.
 SWEEP_S = 5.0
+MARKS = 16  # within an age: a record whose time is ahead of the clock stays for that part of it longer, at most
 
 
 class _Row(NamedTuple):
@@ -30,13 +32,37 @@ class _Row(NamedTuple):
     tombstone: bool
 
 
+class _Seen:
+    """How old records are at least whose times are ahead of the clock: as old as they have been seen here.
+
+    Times never go back in a log. So where the clock was ahead for a moment, by a year, what is stored from then on has
+    that time for a year, and no age. `through`: what stands up to it is beyond the age all the same. Nothing is before
+    the clock itself says so. A process that starts counts anew.
+    """
+
+    def __init__(self) -> None:
+        self.through = 0
+        self._marks: deque[tuple[int, int]] = deque()  # the clock, and the last sequence then; both rise
+
+    def look(self, last: int, now_ns: int, age_ns: int, *, is_ahead: bool) -> None:
+        marks = self._marks
+        while marks and marks[-1][0] > now_ns:  # it was ahead when it said this
+            marks.pop()
+        if is_ahead and (not marks or marks[-1][0] <= now_ns - age_ns // MARKS):
+            marks.append((now_ns, last))
+        while marks and marks[0][0] <= now_ns - age_ns:
+            self.through = marks.popleft()[1]
+
+
 class Compaction:
     """For the writer's thread: one journal's retention."""
 
     def __init__(self, connection: sqlite3.Connection, journal: Journal) -> None:
         self._connection = connection
         self._journal = journal
-        self._due_ns = 0  # no record is older than this: nothing to look for before it is beyond the age
+        # No record is older than this, or stands before that: nothing to look for before it is beyond the age.
+        self._due_ns, self._due_sequence = 0, 1
+        self._seen = _Seen()
         self._loaded = journal.counters.last  # what these superseded was not noted when they were stored
         self._noted = 0  # up to here it has been since
         self._wanted: list[int] = []  # of the sweep that is under way; rising
@@ -56,10 +82,15 @@ class Compaction:
     def _pass(self, now_ns: int) -> bool:
         journal, bound = self._journal, self._journal.settings.retention
         counters, now = journal.counters, time.monotonic()
-        oldest = -1 if bound.max_age_s is None else now_ns - int(bound.max_age_s * 1e9)
+        oldest = -1
+        if bound.max_age_s is not None:
+            age_ns = int(bound.max_age_s * 1e9)
+            oldest = now_ns - age_ns
+            self._seen.look(counters.last, now_ns, age_ns, is_ahead=counters.time_ns > now_ns)
+        is_due = oldest >= self._due_ns or self._seen.through >= self._due_sequence
         over_records = 0 if bound.max_records is None else counters.records - bound.max_records
         over_bytes = 0 if bound.max_bytes is None else counters.bytes - bound.max_bytes
-        if (oldest < self._due_ns and over_records <= 0 and over_bytes <= 0) or now < self._pass_at:
+        if (not is_due and over_records <= 0 and over_bytes <= 0) or now < self._pass_at:
             return False
         if bound.keep_last and self._note(oldest, over_records, over_bytes):
             return True
@@ -67,14 +98,14 @@ class Compaction:
         found: dict[int, RecordBatch] = {}
         going: list[_Row] = []
         seen = 0
-        due_ns, more = counters.time_ns, False
+        due_ns, due_sequence, more = counters.time_ns, counters.last + 1, False
         with contextlib.closing(self._after(examined)) as rows:
             for key, batch, row in rows:
-                stays = row.time_ns > oldest and over_records <= 0 and over_bytes <= 0
+                stays = self._is_young(row, oldest) and over_records <= 0 and over_bytes <= 0
                 # What it superseded goes first: once this one is examined, or gone as a tombstone, no start finds that.
                 waits = row.previous in journal.superseded or (bound.keep_last and self._is_unnoted(row.sequence))
                 if seen == SLICE or stays or waits:
-                    due_ns, more = row.time_ns, not stays
+                    due_ns, due_sequence, more = row.time_ns, row.sequence, not stays
                     break
                 seen += 1
                 examined = row.sequence
@@ -84,7 +115,8 @@ class Compaction:
                     over_records -= 1
                     over_bytes -= row.size
         self._remove(found, going, examined if bound.keep_last else 0)
-        self._due_ns = due_ns  # not before: what could not be removed is looked for again
+        # Not before: what could not be removed is looked for again.
+        self._due_ns, self._due_sequence = due_ns, due_sequence
         if not more:
             self._pass_at = now + PASS_S
         elif seen < SLICE:
@@ -123,6 +155,9 @@ class Compaction:
         state = self._journal.subjects.known.get(row.subject)
         return state is None or state.last != row.sequence or row.tombstone
 
+    def _is_young(self, row: _Row, oldest: int) -> bool:
+        return row.time_ns > oldest and row.sequence > self._seen.through
+
     def _is_unnoted(self, sequence: int) -> bool:
         return self._noted < sequence <= self._loaded
 
@@ -137,7 +172,7 @@ class Compaction:
         seen = 0
         with contextlib.closing(self._after(start)) as rows:
             for _, _, row in rows:
-                stays = row.time_ns > oldest and over_records <= 0 and over_bytes <= 0
+                stays = self._is_young(row, oldest) and over_records <= 0 and over_bytes <= 0
                 if seen == SLICE or stays or row.sequence > self._loaded:
                     break
                 seen += 1
