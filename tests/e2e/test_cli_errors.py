@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -53,6 +54,11 @@ def test_wrong_usage(signpost: Signpost, arguments: tuple[str, ...], expected: s
     line = signpost.fails(*arguments, code=2)
     assert expected in line
     assert line.endswith("(see --help)")
+
+
+def test_version_is_that_of_the_installed_package(signpost: Signpost) -> None:
+    done = signpost.run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"signpost {version('signpost')}\n", "")
 
 
 def test_a_file_that_is_not_there(signpost: Signpost) -> None:

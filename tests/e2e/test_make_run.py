@@ -9,6 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from signpost.cli import dev
+from signpost.client import Feature, FeatureClient
+
+from tests.support.services import running
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
@@ -70,3 +74,31 @@ def test_make_run_serves_from_an_empty_clone_and_ends_with_0(tmp_path: Path) -> 
             assert not any(taken(port) for port in PORTS)
         finally:
             process.terminate()
+
+
+def place(id: str) -> str:
+    point = {"type": "Point", "coordinates": [1, 2]}
+    return json.dumps({"type": "Feature", "id": id, "geometry": point, "properties": {"name": id}}) + "\n"
+
+
+async def test_places_whose_load_was_cut_short_are_completed_and_what_changed_since_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, damaged = tmp_path / "whole.geojsonl", tmp_path / "damaged.geojsonl"
+    whole.write_text(place("a") + place("b") + place("c"))
+    damaged.write_text(place("a") + place("b") + "{\n")
+    async with running("feature_service", tmp_path) as service, FeatureClient(service.target) as client:
+        monkeypatch.setattr(dev, "FEATURE", dev.Service("m", "n", service.target, "localhost:1"))
+
+        async def names() -> list[str]:
+            return [found.name async for found in client.list((2.0, 1.0))]
+
+        with pytest.raises(dev.LoadFailed):
+            await dev.fill(damaged, tmp_path)
+        await client.put(Feature("a", 2.0, 1.0, name="mine"))
+        assert await names() == ["mine", "b"]
+        await dev.fill(whole, tmp_path)
+        assert await names() == ["mine", "b", "c"]
+        await client.delete("b")
+        await dev.fill(whole, tmp_path)
+        assert await names() == ["mine", "c"], "what was whole once is left alone"

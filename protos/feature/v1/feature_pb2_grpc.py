@@ -152,6 +152,7 @@ class FeatureServiceServicer:
         """Creates or replaces one feature. Safe to repeat with the same message id:
         a retry is recognised before anything else is checked. ABORTED /
         STALE_SEQUENCE when the expected sequence is not the current one.
+        RESOURCE_EXHAUSTED / TOO_LARGE when the message has more than 67 KiB.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -78,6 +78,7 @@ class FeatureServiceStub:
     """Creates or replaces one feature. Safe to repeat with the same message id:
     a retry is recognised before anything else is checked. ABORTED /
     STALE_SEQUENCE when the expected sequence is not the current one.
+    RESOURCE_EXHAUSTED / TOO_LARGE when the message has more than 67 KiB.
     """
     DeleteFeature: _grpc.UnaryUnaryMultiCallable[_feature_pb2.DeleteFeatureRequest, _feature_pb2.DeleteFeatureResponse]
     """Deletes one feature. Deleting what is not there is OK and says so. Safe
@@ -136,6 +137,7 @@ class FeatureServiceAsyncStub(FeatureServiceStub):
     """Creates or replaces one feature. Safe to repeat with the same message id:
     a retry is recognised before anything else is checked. ABORTED /
     STALE_SEQUENCE when the expected sequence is not the current one.
+    RESOURCE_EXHAUSTED / TOO_LARGE when the message has more than 67 KiB.
     """
     DeleteFeature: _aio.UnaryUnaryMultiCallable[_feature_pb2.DeleteFeatureRequest, _feature_pb2.DeleteFeatureResponse]  # type: ignore[assignment]
     """Deletes one feature. Deleting what is not there is OK and says so. Safe
@@ -227,6 +229,7 @@ class FeatureServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates or replaces one feature. Safe to repeat with the same message id:
         a retry is recognised before anything else is checked. ABORTED /
         STALE_SEQUENCE when the expected sequence is not the current one.
+        RESOURCE_EXHAUSTED / TOO_LARGE when the message has more than 67 KiB.
         """
 
     @_abc_1.abstractmethod

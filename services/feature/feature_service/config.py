@@ -10,6 +10,7 @@ class FeatureSettings(ServerSettings):
     """What the feature service can be told."""
 
     default_database: ClassVar[str] = "feature.db"
+    distribution: ClassVar[str] = "signpost-feature-service"
 
     history_s: float = Field(
         24 * 3600,

@@ -97,10 +97,11 @@ def parse(request: ListFeaturesRequest) -> ListQuery:
 
 
 class Lister:
-    """Answers lists from a projection. Long searches run on the executor."""
+    """Answers lists from a projection. Searches that are not quick run on `executor`, and those that take longer
+    than a slice go on on `long`, where they take turns: no list waits for the whole of another."""
 
-    def __init__(self, projection: Projection, executor: Executor) -> None:
-        self._projection, self._executor = projection, executor
+    def __init__(self, projection: Projection, executor: Executor, long: Executor) -> None:
+        self._projection, self._executor, self._long = projection, executor, long
 
     async def list(self, request: ListFeaturesRequest, context: object = None) -> AsyncIterator[bytes]:
         """The encoded batches."""
@@ -142,15 +143,19 @@ class Lister:
                 LISTING.observe(took_s)  # after the answer, which need not wait for it
             return
         loop, parts = asyncio.get_running_loop(), search_in_parts(snapshot, question, query.batch)
+        executor = self._executor
         # While one part goes out, the next is searched for.
-        ahead = loop.run_in_executor(self._executor, next, parts)
+        ahead = loop.run_in_executor(executor, next, parts)
         try:
             last = False
             while not last:
                 with LISTING.time():
-                    found, last = await ahead
+                    while (part := await ahead) is None:
+                        executor = self._long
+                        ahead = loop.run_in_executor(executor, next, parts)
+                found, last = part
                 if not last:
-                    ahead = loop.run_in_executor(self._executor, next, parts)
+                    ahead = loop.run_in_executor(executor, next, parts)
                 begin = min(sent, len(found))
                 sent -= begin
                 if begin < len(found) or last:

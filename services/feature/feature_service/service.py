@@ -34,6 +34,9 @@ class FeatureService(Service):
     def __init__(self, settings: FeatureSettings) -> None:
         self._settings = settings
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="search")
+        # Lists have threads of their own: none waits for the whole of anything, a short one for no long one.
+        self._lists = ThreadPoolExecutor(2, thread_name_prefix="list")
+        self._long_lists = ThreadPoolExecutor(1, thread_name_prefix="long-list")
         self._tasks: list[asyncio.Task[None]] = []
         self._projection: Projection
         self._watches: Watches
@@ -64,13 +67,13 @@ class FeatureService(Service):
         feature = FeatureServicer(
             projection=projection,
             writer=self._writer,
-            lister=Lister(projection, executor),
+            lister=Lister(projection, self._lists, self._long_lists),
             watcher=Watcher(projection, self._watches, executor),
             answerer=NearestAnswerer(projection, executor, self._settings.max_message_bytes),
             importer=self._importer,
             fences=self._fences,
         )
-        return feature.handler(), SeedServicer(projection, executor, self._settings.seed_limit).handler()
+        return feature.handler(), SeedServicer(projection, self._lists, self._settings.seed_limit).handler()
 
     def unready(self) -> str | None:
         if self._projection.fault is not None:
@@ -91,4 +94,5 @@ class FeatureService(Service):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._lists, self._long_lists):
+            executor.shutdown(wait=False, cancel_futures=True)

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 import grpc
-from signpost.errors import NotFound
+from signpost.errors import NotFound, TooLarge
 from signpost.server.tracing import current_traceparent
 
 from feature_service import codec
@@ -22,7 +22,15 @@ from feature_service.masks import read_mask_of
 from feature_service.nearest_stream import NearestAnswerer
 from feature_service.projection import Projection
 from feature_service.search import Question, search, search_quickly
-from feature_service.validation import Problems, check_id, check_message_id, check_point, collection_of, encoded_feature
+from feature_service.validation import (
+    MAX_FEATURE_BYTES,
+    Problems,
+    check_id,
+    check_message_id,
+    check_point,
+    collection_of,
+    encoded_feature,
+)
 from feature_service.watching import Watcher
 from feature_service.writes import Writer
 from protos.feature.v1 import feature_pb2 as pb
@@ -30,6 +38,8 @@ from protos.stream_service import stream_service_pb2 as seed
 
 FEATURE_SERVICE = "feature.v1.FeatureService"
 SEED_SERVICE = "stream_service.StreamService"
+MAX_PUT_BYTES = MAX_FEATURE_BYTES + 1024
+"""Of a whole request: more than a feature and the fields beside it can have."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -152,7 +162,7 @@ class FeatureServicer:
                 ),
                 "GetFeature": grpc.unary_unary_rpc_method_handler(self.get_feature, pb.GetFeatureRequest.FromString),
                 "PutFeature": grpc.unary_unary_rpc_method_handler(
-                    self.put_feature, pb.PutFeatureRequest.FromString, pb.PutFeatureResponse.SerializeToString
+                    self.put_feature, _put_request, pb.PutFeatureResponse.SerializeToString
                 ),
                 "DeleteFeature": grpc.unary_unary_rpc_method_handler(
                     self.delete_feature, pb.DeleteFeatureRequest.FromString, pb.DeleteFeatureResponse.SerializeToString
@@ -160,6 +170,16 @@ class FeatureServicer:
                 **self._fences.methods(),
             },
         )
+
+
+def _put_request(raw: bytes) -> pb.PutFeatureRequest:
+    """Decode what may be put. 4 MiB are not: reading them and encoding them again takes up to half a second.
+
+    Raises TooLarge.
+    """
+    if len(raw) > MAX_PUT_BYTES:
+        raise TooLarge("the message of a put", len(raw), MAX_PUT_BYTES)
+    return pb.PutFeatureRequest.FromString(raw)
 
 
 class SeedServicer:

@@ -6,7 +6,7 @@ it knows, and whether it was alive at an earlier sequence never changes again. C
 outgrown are replaced, not resized: who holds the old ones still reads what it knew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -116,9 +116,17 @@ class Properties:
 
     def accept(self, filters: Sequence[Filter], columns: Columns, slots: Slots) -> Mask:
         """For which of these slots every filter is true."""
-        accepted = np.ones(len(slots), bool)
-        for path, holds in filters:
-            among = np.flatnonzero(accepted)
-            values = self.column(path).values(columns, slots[among])
-            accepted[among] = [holds(value) for value in values]
-        return accepted
+        return self.acceptor(filters, columns)(slots)
+
+    def acceptor(self, filters: Sequence[Filter], columns: Columns) -> Callable[[Slots], Mask]:
+        """`accept` for many calls: what one has parsed the next finds, however many filters there are."""
+        conditions = [(self.column(path), holds) for path, holds in filters]
+
+        def accept(slots: Slots) -> Mask:
+            accepted = np.ones(len(slots), bool)
+            for column, holds in conditions:
+                among = np.flatnonzero(accepted)
+                accepted[among] = [holds(value) for value in column.values(columns, slots[among])]
+            return accepted
+
+        return accept

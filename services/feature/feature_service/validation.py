@@ -26,7 +26,7 @@ DEFAULT_COLLECTION = "places"
 MAX_ID_BYTES = 128
 MAX_NAME_BYTES = 1024
 MAX_PROPERTIES_BYTES = 64 * 1024
-_MAX_FEATURE_BYTES = MAX_PROPERTIES_BYTES + 2048
+MAX_FEATURE_BYTES = MAX_PROPERTIES_BYTES + 2048
 """Of a whole feature: more than its fields can have, for those of a newer release that go along."""
 MAX_FILTERS = 32
 MAX_HOLES = 100
@@ -115,8 +115,8 @@ def encoded_feature(problems: Problems, field: str, feature: pb.Feature) -> byte
         if size > MAX_PROPERTIES_BYTES:
             description = f"has {size} bytes; the limit is {MAX_PROPERTIES_BYTES}"
             problems.add(f"{field}properties", description, "INVALID_PROPERTIES")
-        elif len(encoded) > _MAX_FEATURE_BYTES:
-            description = f"has {len(encoded)} bytes with fields unknown here; the limit is {_MAX_FEATURE_BYTES}"
+        elif len(encoded) > MAX_FEATURE_BYTES:
+            description = f"has {len(encoded)} bytes with fields unknown here; the limit is {MAX_FEATURE_BYTES}"
             problems.add(field.removesuffix(".") or "feature", description)
     if _MAY_BE_INFINITE(encoded):
         for path in islice(_infinite(f"{field}properties", feature.properties), MOST_OF_AN_ITEM):

@@ -11,6 +11,7 @@ class NotificationSettings(ServerSettings):
     """Flags and environment of `python -m notification_service`."""
 
     default_database: ClassVar[str] = "notification.db"
+    distribution: ClassVar[str] = "signpost-notification-service"
 
     listen: Addresses = Field(
         ("localhost:50052",),

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -29,6 +30,13 @@ def _token(text: str) -> str:
     return token
 
 
+def _version(asked: bool) -> None:
+    """The version that is installed, and nothing else."""
+    if asked:
+        typer.echo(f"signpost {metadata.version('signpost')}")
+        raise typer.Exit
+
+
 @app.callback()
 def connect(
     context: typer.Context,
@@ -48,6 +56,9 @@ def connect(
             help="Bearer token, where the services ask for one.",
         ),
     ] = "",
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
 ) -> None:
     """What every command can be told."""
     context.obj = Session(feature, notification, token)

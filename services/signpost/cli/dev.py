@@ -4,22 +4,28 @@ Guarantees: nothing is started where a port is taken, and nothing is written to 
 whatever the environment names; the first command to try is printed only once both services say SERVING
 and the places are there; Ctrl-C or SIGTERM drains both services and exits with 0; a service that ends by itself
 takes the other one with it and the exit code is not 0. The places are loaded into an empty
-collection only.
+collection only; where that was cut short, the next start loads those that are missing, and changes none
+that is there.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from signpost.client import FeatureClient
+from signpost.cli.geojson import open_source
+from signpost.client import Box, FeatureClient
 from signpost.errors import SignpostError
 
 STOP_TIMEOUT_S = 30.0
@@ -118,11 +124,38 @@ async def load(places: Path) -> None:
             await process.wait()
 
 
-async def prepare(places: Path) -> None:
+async def ids() -> set[str]:
+    """The ids of all places that the feature service holds."""
+    async with FeatureClient(FEATURE.listen) as client:
+        return {place.id async for place in client.list(area=Box(-90, -180, 90, 180), read_mask=["id"])}
+
+
+def write_missing(places: Path, there: Container[str], missing: IO[str]) -> None:
+    """Copy the places of a file whose ids are not there, one a line."""
+    with open_source(str(places)) as source, source:
+        for item in source.items():
+            if not (isinstance(item.value, dict) and str(item.value.get("id")) in there):
+                missing.write(json.dumps(item.value) + "\n")
+    missing.flush()
+
+
+async def fill(places: Path, data_dir: Path) -> None:
+    """Load the places where there is none, and the missing ones where loading them was cut short."""
+    unfinished = data_dir / "places-unfinished"
+    if unfinished.exists():
+        with tempfile.NamedTemporaryFile("w", suffix=".geojsonl") as missing:
+            await asyncio.to_thread(write_missing, places, await ids(), missing)
+            await load(Path(missing.name))
+    elif await is_empty():
+        unfinished.touch()
+        await load(places)
+    unfinished.unlink(missing_ok=True)
+
+
+async def prepare(places: Path, data_dir: Path) -> None:
     """Wait for both services, load the places, say what to do next."""
     await asyncio.gather(*(service.serving() for service in SERVICES))
-    if await is_empty():
-        await load(places)
+    await fill(places, data_dir)
     print(READY, flush=True)  # noqa: T201 - this is what the person at the terminal waits for
 
 
@@ -147,7 +180,7 @@ async def run(data_dir: Path, places: Path) -> int:
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     processes = [await service.start(data_dir) for service in SERVICES]
     ends = [asyncio.create_task(told.wait()), *(asyncio.create_task(process.wait()) for process in processes)]
-    prepared = asyncio.create_task(prepare(places))
+    prepared = asyncio.create_task(prepare(places, data_dir))
     try:
         await asyncio.wait([prepared, *ends], return_when=asyncio.FIRST_COMPLETED)
         if prepared.done():

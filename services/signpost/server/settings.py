@@ -8,11 +8,12 @@ default and a description that gives unit, range and trade-off. The flag of `dat
 import re
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliSettingsSource, NoDecode, SettingsConfigDict, SettingsError
 
 from signpost.server.addresses import Address
 
@@ -39,6 +40,8 @@ class ServerSettings(BaseSettings):
 
     default_database: ClassVar[str] = "signpost.db"
     """File name in `data_dir` where `log` is not set."""
+    distribution: ClassVar[str] = "signpost"
+    """The installed package whose version `--version` tells."""
 
     listen: Addresses = Field(
         default=("localhost:50051",),
@@ -185,13 +188,14 @@ SettingsT = TypeVar("SettingsT", bound=ServerSettings)
 def load_settings(settings_class: type[SettingsT], argv: Sequence[str] | None = None, *, program: str) -> SettingsT:
     """Settings from `argv` (None: the process's) and the environment.
 
-    Exits with one line on stderr and code 2 where one is wrong, with code 0 after `--help`.
+    Exits with one line on stderr and code 2 where one is wrong, with code 0 after `--help` and `--version`.
     """
-    sources: dict[str, Any] = {
-        "_cli_parse_args": list(sys.argv[1:] if argv is None else argv),
-        "_cli_prog_name": program,
-    }
+    flags = CliSettingsSource[Any](settings_class, cli_prog_name=program)
+    name = settings_class.distribution
+    flags.root_parser.add_argument("--version", action="version", version=f"{name} {metadata.version(name)}")
+    sources: dict[str, Any] = {"_cli_settings_source": flags}
     try:
+        flags(args=list(sys.argv[1:] if argv is None else argv))
         return settings_class(**sources)
     except ValidationError as error:
         refuse(program, "; ".join(_problem(item) for item in error.errors()))

@@ -211,6 +211,18 @@ async def test_fault_29_every_bad_field_is_named(stub: "Stub") -> None:
     assert bad_fields(put.value) == ["feature.id", "feature.location", "feature.name"]
 
 
+async def test_fault_19_a_put_is_refused_by_its_field_or_where_it_is_too_large_unread(stub: "Stub") -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as over:
+        await stub.PutFeature(pb.PutFeatureRequest(feature=feature("f", 0, 0, text="x" * (64 << 10))))
+    assert (over.value.code(), bad_fields(over.value)) == (grpc.StatusCode.INVALID_ARGUMENT, ["feature.properties"])
+    far_over = pb.PutFeatureRequest(feature=feature("f", 0, 0, text="x" * 100_000))
+    with pytest.raises(grpc.aio.AioRpcError) as large:
+        await stub.PutFeature(far_over)
+    assert (large.value.code(), reason(large.value)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE")
+    told = details(large.value, error_details_pb2.ErrorInfo).metadata
+    assert told == {"sizeBytes": str(far_over.ByteSize()), "limitBytes": str(67 * 1024)}
+
+
 async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stub", collection: str) -> None:
     wrong = feature("wrong", 0, 1_800_000_001)
     large = feature("large", 0, 0, text="x" * 70_000)

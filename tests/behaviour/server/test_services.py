@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,15 @@ async def test_a_call_is_counted_once_with_its_code(services: dict[str, ServiceP
     }
     assert len(handled) == 17
     assert {code: grown for code, grown in handled.items() if grown} == {shown.code: 1}
+
+
+@both
+async def test_version_is_that_of_the_installed_package(module: str) -> None:
+    package = f"signpost-{module.replace('_', '-')}"
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{package} {version(package)}\n", "")
 
 
 @pytest.mark.long

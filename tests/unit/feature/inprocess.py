@@ -27,11 +27,12 @@ class Parts:
     def __init__(self, log: Log, clock: Callable[[], int]) -> None:
         self.log = log
         self._executor = ThreadPoolExecutor(1)
+        self._long = ThreadPoolExecutor(1)
         self.projection = Projection(log, self._executor)
         self.watches = Watches(self.projection)
         self.writer = Writer(log, self.projection)
         self.expiry = Expiry(self.projection, self.writer, clock)
-        self.lister = Lister(self.projection, self._executor)
+        self.lister = Lister(self.projection, self._executor, self._long)
         self.watcher = Watcher(self.projection, self.watches, self._executor)
         self.importer = Importer(log, self.projection)
         self._run = asyncio.create_task(self.projection.run())
@@ -60,6 +61,7 @@ class Parts:
         self._run.cancel()
         await asyncio.gather(self._run, return_exceptions=True)
         self._executor.shutdown()
+        self._long.shutdown()
 
 
 @asynccontextmanager

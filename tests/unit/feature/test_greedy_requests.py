@@ -2,23 +2,25 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from feature_service import continuation, filters
+from feature_service import continuation, filters, lists, slices
 from feature_service import nearest as nearest_module
 from feature_service.areas import Polygon
 from feature_service.fences.book import FenceBook
 from feature_service.filters import Filter
-from feature_service.geometry import unit_vector
+from feature_service.geometry import Mask, unit_vector
 from feature_service.index import Index, Rebuild, Snapshot
 from feature_service.nearest import Nearest, NearestQuery, nearest_in_parts, nearest_quickly
 from feature_service.nearest_stream import NearestAnswerer
 from feature_service.parsing import LARGE_BYTES, parsed
 from feature_service.rings import ring
-from feature_service.search import Question, search, search_quickly
+from feature_service.search import Part, Question, search, search_in_parts, search_quickly
+from feature_service.table import Slots
 from feature_service.validation import Problems, area_of, encoded_feature
 from signpost.errors import InvalidArgument
 from signpost.log import LogSettings, Retention
@@ -53,6 +55,54 @@ def test_an_area_of_many_edges_is_looked_into_off_the_loop() -> None:
     assert snapshot.columns.ids[quickly.slots].tolist() == ["in"]
     many = Polygon(ring(*(np.repeat(each, 30) for each in corners)))
     assert search_quickly(snapshot, Question(None, many)) is None
+
+
+def test_a_long_look_is_one_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots, asked = np.arange(1000)[::-1], list[int]()
+
+    def test(some: Slots) -> Mask:
+        asked.append(len(some))
+        passed: Mask = some % 3 == 0
+        return passed
+
+    # A millisecond for each slot.
+    monkeypatch.setattr(slices, "time", SimpleNamespace(thread_time=lambda: sum(asked) / 1000))
+
+    answer: list[Mask] = []
+
+    def work() -> Iterator[None]:
+        answer.append((yield from slices.tested(test, slots, 8)))
+
+    assert len(list(work())) > 10, "others may go first"
+    assert answer[0].tolist() == (slots % 3 == 0).tolist()
+    assert sum(asked) == len(slots)
+
+
+async def test_small_lists_and_long_ones_do_not_wait_for_the_whole_of_long_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enough = threading.Event()
+
+    def in_parts(snapshot: Snapshot, question: Question, size: int) -> Iterator[Part | None]:
+        while question.filters and not enough.is_set():
+            yield None
+        yield from search_in_parts(snapshot, question, size)
+
+    monkeypatch.setattr(lists, "search_in_parts", in_parts)
+    monkeypatch.setattr(lists, "search_quickly", lambda snapshot, question: None)
+    long = pb.ListFeaturesRequest(origin=pb.Point(), filters=[{"property": "x", "operator": pb.FILTER_OPERATOR_EXISTS}])
+    async with parts() as replica:
+        await replica.put(feature("f", 0, 0, x=1))
+        waiting = [asyncio.create_task(replica.list(long)) for _ in range(3)]
+        for _ in range(9):
+            (small,) = await replica.list(pb.ListFeaturesRequest(origin=pb.Point()))
+            assert [found.id for found in small.features] == ["f"]
+        assert not any(task.done() for task in waiting)
+        gone, *others = waiting
+        gone.cancel()
+        enough.set()
+        for (answer,) in await asyncio.gather(*others):
+            assert [found.id for found in answer.features] == ["f"]
 
 
 @pytest.mark.parametrize("kind", ["", "common", "none"])

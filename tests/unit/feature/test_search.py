@@ -211,7 +211,7 @@ def test_the_parts_of_an_answer_are_the_answer(todo: list[tuple[str, object]], a
     area, _ = area_of(asked.kind, asked.points, asked.radius_m)
     origin = None if asked.origin is None else unit_vector(*asked.origin)
     for question in (Question(origin, area, limit=asked.limit), Question(origin or (0.0, 0.0, 1.0), limit=asked.limit)):
-        parts = list(search_in_parts(snapshot, question, size))
+        parts = [part for part in search_in_parts(snapshot, question, size) if part is not None]
         whole = search(snapshot, question)
         assert [slot for part in parts for slot in part.found.slots.tolist()] == whole.slots.tolist()
         assert [d for part in parts for d in part.found.distances.tolist()] == whole.distances.tolist()
