@@ -40,6 +40,7 @@ def test_a_service_that_is_not_there(signpost: Signpost, arguments: tuple[str, .
         (("near", "95,3"), "latitude is from -90 to 90"),
         (("near", "1,1", "--radius", "5 parsecs"), "write 5km, 800m, 3mi"),
         (("near",), "Missing argument"),
+        (("near", "1,1", "--limit", "99999999999"), "'--limit'"),
         (("nearby", "1,1"), "No such command"),
         (("watch",), "say where"),
         (("listen", "a.>", "--from", "yesterday"), "write new, earliest"),
@@ -54,6 +55,17 @@ def test_wrong_usage(signpost: Signpost, arguments: tuple[str, ...], expected: s
     line = signpost.fails(*arguments, code=2)
     assert expected in line
     assert line.endswith("(see --help)")
+
+
+@pytest.mark.parametrize("group", [(), ("fence",), ("log",)], ids=" ".join)
+def test_without_a_command_there_is_help_and_no_line_of_error(signpost: Signpost, group: tuple[str, ...]) -> None:
+    done = signpost.run(*group)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Usage: signpost" in done.stdout
+
+
+def test_an_argument_that_is_not_utf_8(signpost: Signpost) -> None:
+    assert "is not UTF-8" in signpost.fails("get", "\udcff")
 
 
 def test_version_is_that_of_the_installed_package(signpost: Signpost) -> None:

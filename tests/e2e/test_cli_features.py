@@ -164,6 +164,13 @@ def test_locate_keeps_columns_in_their_places(signpost: Signpost) -> None:
     assert whole.startswith("48.85,2.35,y,2988507,Paris,")
 
 
+def test_locate_names_a_row_that_ends_before_its_numbers(signpost: Signpost) -> None:
+    done = signpost.run("locate", "-", stdin="lat,lon\nfar\n48.85,2.35\n")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "signpost: line 2: too few columns"
+    assert done.stdout.splitlines()[1:] == ["far,,,,", "48.85,2.35,2988507,Paris,389.2"]
+
+
 def test_locate_does_not_write_over_what_it_reads(signpost: Signpost, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     text = "lat,lon\n" + "48.85,2.35\n" * 20_000

@@ -80,6 +80,7 @@ def main() -> int:
         return 1
     except Exception as error:
         line, code = explain(error)
-        print(f"signpost: {line}", file=sys.stderr)  # noqa: T201 - the one line
+        if line:
+            print(f"signpost: {line}", file=sys.stderr)  # noqa: T201 - the one line
         return code
     return code if isinstance(code, int) else 0

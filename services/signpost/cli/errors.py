@@ -30,9 +30,10 @@ class CommandError(Exception):
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """The line without its prefix, and the exit code."""
+    """The line without its prefix, and the exit code. No line where the help has been shown instead."""
     if isinstance(error, typer.TyperException):
-        return f"{_sentence(error.format_message())} (see --help)", error.exit_code
+        said = _sentence(error.format_message())
+        return f"{said} (see --help)" if said else "", error.exit_code
     if isinstance(error, typer.Abort):
         return "stopped", 1
     if isinstance(error, InvalidArgument) and error.violations:
@@ -40,6 +41,8 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, SignpostError):
         hint = next((text for kind, text in _NEXT.items() if isinstance(error, kind)), "")
         return _line(f"{_sentence(error.message)}; {hint}" if hint else error.message), 1
+    if isinstance(error, UnicodeEncodeError):
+        return "an argument is not UTF-8, and so cannot be sent", 1
     if isinstance(error, CommandError | ValueError):
         return _line(str(error)), 1
     if isinstance(error, OSError):

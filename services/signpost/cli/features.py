@@ -62,7 +62,7 @@ def near(
     radius: Annotated[
         Any, typer.Option(metavar="DISTANCE", parser=parse_distance, help="No farther than this, as in 5km or 800m.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=2**32 - 1, help="At most so many.")] = 20,
     where: Where = None,
     collection: Collection = "places",
     json: Json = False,

@@ -101,10 +101,10 @@ class CsvRows:
     def _place(self, row: list[str]) -> LatLon | str:
         if len(row) > self._width:
             return f"line {self._rows.line_num}: more columns than the header"
+        if len(row) <= max(self._lat, self._lon):
+            return f"line {self._rows.line_num}: too few columns"
         try:
             latitude, longitude = float(row[self._lat]), float(row[self._lon])
-        except IndexError:
-            return f"line {self._rows.line_num}: too few columns"
         except ValueError:
             return f"line {self._rows.line_num}: {row[self._lat]!r}, {row[self._lon]!r} are not two numbers"
         if -90 <= latitude <= 90 and -180 <= longitude <= 180:
