@@ -78,7 +78,7 @@ def status_of(error: BaseException) -> status_pb2.Status:
     code, reason, text, metadata, retry_after_s = parts_of(error)
     status = status_pb2.Status(code=code, message=text)
     _add(status, error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
-    if isinstance(error, errors.InvalidArgument):
+    if isinstance(error, errors.InvalidArgument) and error.violations:
         violations = (
             error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description, reason=v.reason)
             for v in error.violations

@@ -68,6 +68,10 @@ def test_where_waiting_helps_the_status_says_how_long() -> None:
     assert not [one for one in details(errors.NotFound("x")) if isinstance(one, error_details_pb2.RetryInfo)]
 
 
+def test_where_no_field_is_bad_none_is_told() -> None:
+    assert len(details(errors.InvalidArgument("x", reason="POSITION_MALFORMED"))) == 1
+
+
 def test_every_violation_is_told() -> None:
     violations = [errors.Violation("a.b", "one"), errors.Violation("c", "two", "OTHER")]
     (bad,) = (
