@@ -27,7 +27,7 @@ BASES: Mapping[str, Sequence[str]] = {
 STARTED = ("feature", "notification", "prometheus")
 """What of docker-compose.yml is brought up: Grafana has no stand-in."""
 PORTS = ("FEATURE", "FEATURE_METRICS", "NOTIFICATION", "NOTIFICATION_METRICS", "PROMETHEUS")
-_HEALTHY_S = 90.0
+_HEALTHY_S = 180.0
 
 
 def need_engine() -> None:
@@ -112,7 +112,7 @@ class Stack:
 def run(*command: str, env: Mapping[str, str] | None = None) -> str:
     """What it prints; raises with all of its output where its exit code is not 0."""
     done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=400, check=False, stdin=subprocess.DEVNULL
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=800, check=False, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout

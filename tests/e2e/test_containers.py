@@ -15,13 +15,13 @@ from protos.notification.v1 import notification_pb2, notification_pb2_grpc
 from protos.stream_service import stream_service_pb2, stream_service_pb2_grpc
 from tests.e2e.containers import STARTED, Stack, need_engine
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # on a new machine the images come from nowhere
 
 EIFFEL = feature_pb2.Feature(
     id="eiffel", name="Eiffel Tower", location=feature_pb2.Point(latitude=48_8583000, longitude=2_2945000)
 )
 SERVICES = {"feature", "notification"}
-_CALL_S = 10.0
+_CALL_S = 30.0
 
 
 @pytest.fixture(scope="module")
