@@ -1,5 +1,6 @@
 """That a process is back with everything that stands on JetStream."""
 
+import asyncio
 from contextlib import aclosing
 from pathlib import Path
 
@@ -9,10 +10,11 @@ from feature_service.config import FeatureSettings
 from feature_service.items import to_item
 from feature_service.records import put_payload
 from feature_service.service import FeatureService
-from signpost.log import Append, encode_token, open_store
+from signpost.log import Append, Appended, LogSettings, encode_token, open_store
+from signpost.log.jetstream import JetStreamSettings, JetStreamStore
 
 from protos.feature.v1 import feature_pb2, feature_pb2_grpc
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsCluster, NatsServer
 from tests.support.services import running
 
 PLACES = 235_000
@@ -28,6 +30,24 @@ def place(number: int) -> Append:
     )
     subject = f"places.{encode_token(identifier)}"
     return Append(subject, put_payload(to_item(feature.SerializeToString())), identifier)
+
+
+@pytest.mark.long
+async def test_fault_26_a_start_waits_for_a_cluster_that_is_not_whole_yet(tmp_path: Path) -> None:
+    """Two of three nodes choose a leader, which knows of no place for a third copy."""
+    cluster = NatsCluster(tmp_path)
+    settings = JetStreamSettings(replicas=3, open_timeout_s=60.0)
+    try:
+        for node in cluster.nodes[:2]:
+            node.start(wait=False)
+        opening = asyncio.create_task(JetStreamStore.open(cluster.url, [LogSettings("notes")], settings))
+        await asyncio.sleep(8)  # for a leader; later is as well
+        assert not opening.done()
+        cluster.nodes[2].start(wait=False)
+        async with await opening as store:
+            assert await store["notes"].append(Append("a", b"1")) == Appended(1, False)
+    finally:
+        cluster.stop()
 
 
 @pytest.mark.long

@@ -15,6 +15,8 @@ from signpost.log.group import MAX_FETCH_BYTES, Delivered, Group
 from protos.notification.v1 import notification_pb2 as pb
 from tests.unit.notification.conftest import eventually, following, publication
 
+TIMEOUT_S = 60.0
+
 
 class Dealt(Group):
     """A group that deals what the test puts into it."""
@@ -66,10 +68,10 @@ class Subscribed:
         before = self._outlet.woken
         record = Record(sequence, "work", "", time_ns, publication("work", b"x").payload)
         self.group.queue.put_nowait(Delivered(record, 0))
-        await eventually(lambda: self._outlet.woken > before)
+        await eventually(lambda: self._outlet.woken > before, TIMEOUT_S)
 
     async def lapse(self) -> None:
-        await eventually(lambda: not self.member._held)
+        await eventually(lambda: not self.member._held, TIMEOUT_S)
 
     def ack(self, *sequences: int) -> None:
         self.member.ack(pb.AckFrame(sequences=sequences))

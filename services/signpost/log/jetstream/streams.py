@@ -15,7 +15,7 @@ from signpost.errors import LogRefused, LogUnavailable
 from signpost.log.base import MAX_RECORD_BYTES, LogSettings
 from signpost.log.jetstream.connection import Connection, Link
 from signpost.log.jetstream.settings import JetStreamSettings
-from signpost.log.jetstream.wire import STREAM_NOT_FOUND
+from signpost.log.jetstream.wire import NO_PEERS, STREAM_NOT_FOUND
 from signpost.log.subjects import MAX_SUBJECT_BYTES, is_subject
 
 _log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ async def ensure(link: Link, config: dict[str, Any]) -> StreamState:
     error = answer.get("error")
     if error is not None:
         text = f"{error.get('description', '')} ({error.get('err_code', error.get('code'))})"
-        if error.get("code") == 503:
+        if error.get("code") == 503 or error.get("err_code") == NO_PEERS:
             raise LogUnavailable(f"stream {name}: {text}", retry_after_s=1.0)
         raise LogRefused(f"NATS refuses stream {name}: {text}")
     check(config, answer["config"])

@@ -23,6 +23,7 @@ WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE_FOUND = 10037
+NO_PEERS = 10005  # in a cluster whose nodes have not all met yet; or that has too few
 _FULL = frozenset({10023, 10047, 10077})
 _TOO_LARGE = 10054
 _NOT_NOW = frozenset({10158, 10167})  # in a cluster: its message id is on its way already; too much waits there
