@@ -4,7 +4,7 @@ Each area is kept in the cells that its spans touch, at the finest level where t
 looks into one cell of each level that is in use.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from typing import Generic, TypeVar
 
 from feature_service.geometry import LATITUDE_MAX, LONGITUDE_MAX, Span
@@ -16,7 +16,7 @@ _SIZES = tuple(1_800_000_000 // 4**level for level in range(8))
 
 
 class Cover(Generic[KeyT]):
-    """Keys by the spans of their areas. `at` may name areas that do not hold the point, never leave out one
+    """Keys by the spans of their areas. `among` may name areas that do not hold a point, never leave out one
     that does."""
 
     def __init__(self) -> None:
@@ -51,11 +51,22 @@ class Cover(Generic[KeyT]):
         if not level:
             del self._levels[size]
 
-    def at(self, latitude: int, longitude: int) -> Iterator[KeyT]:
-        """The keys whose spans may hold a point; each once."""
-        row, column = latitude + LATITUDE_MAX, longitude + LONGITUDE_MAX
+    def among(self, points: Iterable[tuple[int, int, int]]) -> Iterator[tuple[Set[KeyT], Sequence[int]]]:
+        """Of points (number, latitude, longitude): keys whose spans may hold them, beside the numbers of those.
+
+        A key and a number come together once at most.
+        """
+        places = [
+            (number, latitude + LATITUDE_MAX, longitude + LONGITUDE_MAX) for number, latitude, longitude in points
+        ]
         for size, level in self._levels.items():
-            yield from level.get((row // size, column // size), ())
+            cells: dict[tuple[int, int], list[int]] = {}
+            for number, row, column in places:
+                cells.setdefault((row // size, column // size), []).append(number)
+            for cell, numbers in cells.items():
+                keys = level.get(cell)
+                if keys:
+                    yield keys, numbers
 
 
 def _count(span: Span, size: int) -> int:

@@ -69,13 +69,16 @@ class Applied(NamedTuple):
 
 
 class Listener(Protocol):
-    """Is told of every change that it wants, on the event loop, in log order. Must be quick and must not raise."""
+    """Is told of every change that it wants, on the event loop, in log order. Must not raise."""
 
     def wants(self, collection: str) -> bool:
         """Whether changes of a collection are to be told; asked for each page."""
 
     def applied(self, changes: Sequence[Applied], through: int, position: bytes) -> None:
-        """These changes are all that was wanted up to `through`, whose token is `position`."""
+        """These changes are all that was wanted up to `through`, whose token is `position`. Must be quick."""
+
+    async def settle(self) -> None:
+        """Return once there is room for more changes: what takes long about these is done here, in turns."""
 
     def reset(self, error: PositionError) -> None:
         """Forget everything: the log is another one, or has moved on too far. A replay follows."""
@@ -238,12 +241,18 @@ class Projection:
         for begin in range(0, len(records) - SLICE, SLICE):
             part = records[begin : begin + SLICE]
             self._apply(part, part[-1].sequence, self.log.position_of(part[-1]))
+            await self._settle()
             await asyncio.sleep(0)
         rest = records[max(0, (len(records) - 1) // SLICE * SLICE) :]
         if page.through > self.applied:
             self._apply(rest, page.through, page.position or self.position)
+            await self._settle()
         if len(rest) > SLICE // 2:
             await asyncio.sleep(0)
+
+    async def _settle(self) -> None:
+        for listener in self._listeners:
+            await listener.settle()
 
     def _apply(self, records: Sequence[Record], through: int, position: bytes) -> None:
         batches: dict[str, list[Change]] = {}

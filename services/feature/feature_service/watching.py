@@ -8,7 +8,7 @@ from typing import NamedTuple
 from signpost.errors import Draining, PositionAhead, PositionCompacted, PositionError
 from signpost.log.base import Page
 
-from feature_service import codec
+from feature_service.events import FRAME_EVENTS, Event, batches, encoded, events_frame, frame, left
 from feature_service.geometry import unit_vector
 from feature_service.index import Snapshot
 from feature_service.items import to_feature
@@ -17,13 +17,12 @@ from feature_service.parsing import parsed
 from feature_service.projection import Projection
 from feature_service.records import Change, Kind, collections, decode
 from feature_service.search import After, Found, Question, search
+from feature_service.selections import Selection
 from feature_service.validation import Problems, area_of, collection_of, filters_of
-from feature_service.watches import Behind, Event, Selection, Watch, Watches, left
+from feature_service.watch import Behind, Watch
+from feature_service.watches import Watches
 from protos.feature.v1 import feature_pb2 as pb
 
-_EVENTS, _FEATURES = b"\x0a", b"\x12"
-_FRAME_EVENTS = 1000
-_FRAME_BYTES = 1 << 20
 _PROGRESS_MS = 15_000
 _FEW_RECORDS = 50
 
@@ -44,80 +43,67 @@ class Watcher:
         selection, progress_s = await parsed(_parse, request)
         if request.HasField("min_position"):
             await self._projection.wait_visible(request.min_position)
-        stream = _Stream(self._projection, self._executor, selection, progress_s)
-        self._watches.add(stream.watch)
+        watch = self._watches.open(selection)
         try:
-            async for frame in stream.frames(request):
-                yield frame
+            async for each in _Stream(self._projection, self._executor, watch, progress_s).frames(request):
+                yield each
         finally:
-            self._watches.remove(stream.watch)
+            self._watches.close(watch)
 
 
 class _Stream:
     """One watch's stream."""
 
-    def __init__(self, projection: Projection, executor: Executor, selection: Selection, progress_s: float) -> None:
+    def __init__(self, projection: Projection, executor: Executor, watch: Watch, progress_s: float) -> None:
+        self.watch = watch
         self._projection, self._executor = projection, executor
-        self._selection, self._progress_s = selection, progress_s
+        self._selection, self._progress_s = watch.selection, progress_s
         self._collection_of = collections()
         self._position = b""
-        self.watch = Watch(selection)
 
     async def frames(self, request: pb.WatchFeaturesRequest) -> AsyncIterator[bytes]:
         """Everything, from the first frame on."""
+        watch = self.watch
         if request.HasField("resume"):
             try:
                 after = await self._resolve(request.resume)
-                async for frame in self._resume(after):
-                    yield frame
+                async for each in self._resume(after):
+                    yield each
             except PositionAhead:
                 raise
             except PositionError as error:
-                self.watch.break_off(error)
-        else:
-            async for frame in self._snapshot():
-                yield frame
-        while True:
-            async for frame in self._live():
-                yield frame
-
-    async def _live(self) -> AsyncIterator[bytes]:
-        """One turn of what there is to do; progress where there is nothing for a while."""
-        watch = self.watch
-        watch.wake.clear()
-        if watch.broken is not None:
-            error, watch.broken = watch.broken, None
-            self._position = b""
-            RESETS.inc()
-            first = pb.Position(sequence=error.first_available)
-            yield _frame(pb.WatchFeaturesResponse(reset=pb.Reset(reason=error.reason, first_available=first)))
-            async for frame in self._snapshot():
-                yield frame
-            return
-        events, position = watch.take(), self._projection.position
-        if events:
-            if watch.behind is not None:
-                position = self._position  # the page after the last of these has not been read yet
-            for frame in self._events(events, position):
-                yield frame
-            return
-        if watch.behind is not None:
-            try:
-                async for frame in self._catch_up(watch.behind):
-                    yield frame
-            except PositionError as error:
                 watch.break_off(error)
-            return
-        if watch.draining:
-            raise Draining("the server is going away")
-        try:
-            async with asyncio.timeout(self._progress_s):
-                await watch.wake.wait()
-        except TimeoutError:
-            if watch.wake.is_set():  # between the end of the wait and this moment: it is told first
-                return
-            self._position = self._projection.position
-            yield _frame(pb.WatchFeaturesResponse(progress=pb.Progress()), self._position)
+        else:
+            async for each in self._snapshot():
+                yield each
+        while True:
+            taken = watch.take()
+            if taken.frames:
+                WATCH_EVENTS.inc(taken.events)
+                self._position = taken.position or self._position
+                for each in taken.frames:
+                    yield each
+            elif watch.broken is not None:
+                async for each in self._start_over(watch.broken):
+                    yield each
+            elif watch.behind is not None:
+                async for each in self._catch_up(watch.behind):
+                    yield each
+            elif watch.draining:
+                raise Draining("the server is going away")
+            elif not await watch.wait(self._progress_s) and watch.idle:
+                self._position = watch.position or self._position
+                yield frame(pb.WatchFeaturesResponse(progress=pb.Progress()), self._position)
+
+    async def _start_over(self, error: PositionError) -> AsyncIterator[bytes]:
+        """A reset, and a snapshot."""
+        self.watch.broken = None
+        self._position = b""
+        RESETS.inc()
+        first = pb.Position(sequence=error.first_available)
+        yield frame(pb.WatchFeaturesResponse(reset=pb.Reset(reason=error.reason, first_available=first)))
+        async for each in self._snapshot():
+            yield each
 
     async def _snapshot(self) -> AsyncIterator[bytes]:
         """What is in the set now; live from that moment on."""
@@ -131,8 +117,8 @@ class _Stream:
         if snapshot is not None:
             found = await self._search(snapshot, None)
             count = len(found)
-            for begin in range(0, count, _FRAME_EVENTS):
-                slots = found.slots[begin : begin + _FRAME_EVENTS]
+            for begin in range(0, count, FRAME_EVENTS):
+                slots = found.slots[begin : begin + FRAME_EVENTS]
                 columns = snapshot.columns
                 rows = zip(
                     columns.items[slots].tolist(),
@@ -141,10 +127,10 @@ class _Stream:
                     strict=True,
                 )
                 events = [Event(pb.EVENT_KIND_PRESENT, item, born, time_ns) for item, born, time_ns in rows]
-                for frame in self._events(events, b""):
-                    yield frame
+                for each in self._events(events, b""):
+                    yield each
         self._position = position
-        yield _frame(pb.WatchFeaturesResponse(caught_up=pb.CaughtUp(count=count)), position)
+        yield frame(pb.WatchFeaturesResponse(caught_up=pb.CaughtUp(count=count)), position)
 
     async def _resume(self, after: int) -> AsyncIterator[bytes]:
         """`present` or `left` for everything that changed since; then live."""
@@ -155,10 +141,10 @@ class _Stream:
             for change, event in await self._standing(page):
                 last.pop(change.id, None)
                 last[change.id] = event
-            for frame in self._events(list(last.values()), page.position):
-                yield frame
+            for each in self._events(list(last.values()), page.position):
+                yield each
         if self.watch.broken is None:
-            yield _frame(pb.WatchFeaturesResponse(caught_up=pb.CaughtUp()), self._position)
+            yield frame(pb.WatchFeaturesResponse(caught_up=pb.CaughtUp()), self._position)
 
     async def _held(self, behind: Behind) -> set[str]:
         """The ids in the set when the watch fell behind."""
@@ -170,20 +156,24 @@ class _Stream:
 
     async def _catch_up(self, behind: Behind) -> AsyncIterator[bytes]:
         """The events that a reader was too slow for, out of the log; then live again."""
-        held = await self._held(behind)
-        self.watch.behind = behind._replace(snapshot=None)
-        async for page in self._pages(behind.after):
-            events: list[Event] = []
-            for change, event in await self._standing(page):
-                if event.kind == pb.EVENT_KIND_PRESENT:
-                    kind = pb.EVENT_KIND_MOVED if change.id in held else pb.EVENT_KIND_ENTERED
-                    held.add(change.id)
-                    events.append(event._replace(kind=kind))
-                elif change.id in held:
-                    held.discard(change.id)
-                    events.append(event)
-            for frame in self._events(events, page.position):
-                yield frame
+        watch = self.watch
+        try:
+            held = await self._held(behind)
+            watch.behind = behind._replace(snapshot=None)
+            async for page in self._pages(behind.after):
+                events: list[Event] = []
+                for change, event in await self._standing(page):
+                    if event.kind == pb.EVENT_KIND_PRESENT:
+                        kind = pb.EVENT_KIND_MOVED if change.id in held else pb.EVENT_KIND_ENTERED
+                        held.add(change.id)
+                        events.append(event._replace(kind=kind))
+                    elif change.id in held:
+                        held.discard(change.id)
+                        events.append(event)
+                for each in self._events(events, page.position):
+                    yield each
+        except PositionError as error:
+            watch.break_off(error)
 
     async def _pages(self, after: int) -> AsyncIterator[Page]:
         """The log from a sequence up to what is applied; then the watch is live."""
@@ -231,14 +221,9 @@ class _Stream:
     def _events(self, events: Sequence[Event], position: bytes) -> Iterator[bytes]:
         """Events in frames; only the last one moves the position."""
         WATCH_EVENTS.inc(len(events))
-        begin = size = 0
-        for end, event in enumerate(events):
-            if end - begin == _FRAME_EVENTS or (size and size + len(event.item) > _FRAME_BYTES):
-                yield _events_frame(events[begin:end], self._position)
-                begin, size = end, 0
-            size += len(event.item)
-        if begin < len(events):
-            yield _events_frame(events[begin:], position)
+        parts = batches(events)
+        for n, part in enumerate(parts, 1):
+            yield events_frame(encoded(part), position if n == len(parts) else self._position)
         self._position = position
 
     async def _search(self, snapshot: Snapshot, as_of: After | None) -> Found:
@@ -272,17 +257,4 @@ def _parse(request: pb.WatchFeaturesRequest) -> _Request:
     if not 100 <= progress_ms <= 600_000:
         problems.add("progress_interval_ms", "must be 100 to 600000, or 0")
     problems.check()
-    return _Request(Selection(collection, area, filters), progress_ms / 1e3)
-
-
-def _frame(response: pb.WatchFeaturesResponse, position: bytes = b"") -> bytes:
-    if position:
-        response.position.token = position
-    return response.SerializeToString()
-
-
-def _events_frame(events: Sequence[Event], position: bytes) -> bytes:
-    kinds, items, sequences, times, reasons = zip(*events, strict=True)
-    beside = pb.FeatureEvents(kinds=kinds, sequences=sequences, change_times_ns=times, left_reasons=reasons)
-    content = codec.repeated(_FEATURES, items, beside.SerializeToString())
-    return codec.field(_EVENTS, content) + _frame(pb.WatchFeaturesResponse(), position)
+    return _Request(Selection(collection, area, filters, request), progress_ms / 1e3)

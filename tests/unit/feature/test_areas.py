@@ -31,7 +31,7 @@ def holds(area: Area, points: list[Point]) -> list[bool]:
         assert area.contains_point(latitude, longitude, vector) == inside
         if inside:
             assert math.sqrt(squared_chord(vector, area.cap.center)) <= area.cap.chord
-            assert list(cover.at(latitude, longitude)) == ["area"]
+            assert list(cover.among([(7, latitude, longitude)])) == [({"area"}, [7])]
     return found
 
 

@@ -171,6 +171,9 @@ class Told:
         self.changes += changes
         self.through.append(through)
 
+    async def settle(self) -> None:
+        pass
+
     def reset(self, error: PositionError) -> None:
         self.resets += 1
 
