@@ -11,16 +11,14 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
-import nats
 import pytest
 from signpost.errors import EpochChanged, LogRewound, LogUnavailable, PositionCompacted, StorageFull
 from signpost.log import Append, Appended, Log, LogSettings, LogState, Page, Retention, Store
 from signpost.log.jetstream import JetStreamSettings, JetStreamStore
 from signpost.log.jetstream.cursors import _PULL_BYTES
 
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, administrator
 
 QUICK = JetStreamSettings(heartbeat_s=0.2, request_timeout_s=1.0, publish_timeout_s=30.0, reconnect_max_s=0.2)
 STREAM = "signpost-notes"
@@ -30,16 +28,6 @@ STREAM = "signpost-notes"
 async def store(server: NatsServer) -> AsyncIterator[Store]:
     async with await JetStreamStore.open(server.url, [LogSettings("notes")], QUICK) as opened:
         yield opened
-
-
-@contextlib.asynccontextmanager
-async def administrator(server: NatsServer) -> AsyncIterator[Any]:
-    """A second client, as an operator's tool is."""
-    client = await nats.connect(server.url)
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
 
 
 @contextlib.contextmanager

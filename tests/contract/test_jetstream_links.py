@@ -33,6 +33,14 @@ async def received(queue: "asyncio.Queue[bytes]", count: int) -> list[bytes]:
         return [await queue.get() for _ in range(count)]
 
 
+async def answer_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As a NATS server does, until the client goes."""
+    while line := await reader.readline():
+        if line.startswith(b"PING"):
+            writer.write(b"PONG\r\n")
+    writer.close()
+
+
 @pytest.mark.parametrize("tapped", [True, False])
 async def test_messages_come_in_order_with_and_without_the_short_way(connection: Connection, tapped: bool) -> None:
     link = connection.link()
@@ -78,10 +86,7 @@ async def test_a_greeting_that_nobody_foresaw_is_not_the_end() -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(next(greetings, GREETING))
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-        writer.close()
+        await answer_pings(reader, writer)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         made = Connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", QUICK)
@@ -102,10 +107,7 @@ async def test_nodes_that_are_gone_are_not_tried_for_ever() -> None:
         turns += 1
         nodes = f'{{"connect_urls":["127.0.0.{turns}:1","{own}"],'
         writer.write(GREETING.replace(b"{", nodes.encode()))
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-        writer.close()
+        await answer_pings(reader, writer)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         own = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -128,10 +130,7 @@ async def test_a_server_that_resets_while_there_is_more_to_send_costs_the_link_a
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         greeted.append(writer)
         writer.write(GREETING)
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-        writer.close()
+        await answer_pings(reader, writer)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         made = Connection(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", QUICK)

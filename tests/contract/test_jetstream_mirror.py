@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import nats
@@ -16,22 +15,12 @@ from signpost.log.jetstream.log import JetStreamLog
 from signpost.log.jetstream.streams import StreamState
 
 from tests.contract.engines import eventually
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, administrator
 
 QUICK = JetStreamSettings(heartbeat_s=0.2, request_timeout_s=5.0, publish_timeout_s=30.0, reconnect_max_s=0.2)
 STREAM, MIRROR = "signpost-notes", "signpost-notes-last"
 DAY = LogSettings("notes", Retention(max_age_s=86_400.0, keep_last=True))
 BRIEF = LogSettings("notes", Retention(max_age_s=1.0, keep_last=True))
-
-
-@contextlib.asynccontextmanager
-async def administrator(server: NatsServer) -> AsyncIterator[Any]:
-    """A second client, as an operator's tool is."""
-    client = await nats.connect(server.url)
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
 
 
 async def opened(server: NatsServer, settings: LogSettings) -> JetStreamStore:

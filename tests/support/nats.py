@@ -4,6 +4,7 @@ Found on PATH or in /usr/sbin (where Debian puts it). Where there is none, a tes
 skipped with the reason, and fails when CI=true.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,8 +12,11 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import nats
 import pytest
 
 from tests.support.ports import free_port
@@ -166,3 +170,13 @@ class NatsCluster:
     def node_named(self, name: str) -> NatsServer:
         """The node with this server name, as a stream's leader is told."""
         return self.nodes[int(name.removeprefix("n"))]
+
+
+@contextlib.asynccontextmanager
+async def administrator(server: NatsServer) -> AsyncIterator[Any]:
+    """A second client, as an operator's tool is."""
+    client = await nats.connect(server.url)
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()

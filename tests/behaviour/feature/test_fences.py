@@ -175,6 +175,8 @@ async def test_a_trace_goes_from_a_put_over_a_fence_to_its_delivery(tmp_path: Pa
                 if arrived():
                     break
                 await asyncio.sleep(0.05)
+            for process in (feature, notification):
+                assert await process.terminate() == 0
         names = {span.name for span in collector.spans if span.trace_id.hex() == trace}
         assert "/feature.v1.FeatureService/PutFeature" in names
         deliveries = [span for span in collector.spans if span.name == "deliver"]
