@@ -120,6 +120,11 @@ def envelope(record: Record) -> tuple[Kind, FeatureRecord]:
     return kind, stored
 
 
+def traceparent_of(record: Record, item: bytes) -> str:
+    """The traceparent that a put carries beside its item; empty: none, as with all that were imported."""
+    return "" if len(record.payload) == len(_PUT) + len(item) else envelope(record)[1].traceparent
+
+
 def _put(item: bytes, feature: bytes, sequence: int, time_ns: int) -> Change:
     head = FeatureHead.FromString(feature)
     location = head.location

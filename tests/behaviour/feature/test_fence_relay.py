@@ -1,6 +1,7 @@
 """The relay over real logs: every event once, whatever happens between publishing and keeping."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -28,18 +29,21 @@ class Topic:
         self.events: dict[str, Event] = {}
         self.attempts = 0
         self.away = False
+        self.open = asyncio.Event()
+        self.open.set()
 
     async def __call__(self, event: Event) -> None:
         self.attempts += 1
         if self.away:
             raise Unavailable("the notification service is away")
+        await self.open.wait()
         self.events.setdefault(event.message_id, event)
 
     def told(self) -> list[tuple[FenceEvent, str]]:
         return [(e.kind, e.key.id) for e in self.events.values()]
 
     async def has(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.events) < count:  # noqa: ASYNC110 - the events come from another task
                 await asyncio.sleep(0.01)
 
@@ -273,3 +277,47 @@ async def test_a_fence_that_is_taken_up_late_knows_who_has_left_since(world: Wor
         await world.put("comes", 0, 0)
         await world.topic.has(2)
     assert world.topic.told() == [(LEFT, "goes"), (ENTERED, "comes")]
+
+
+async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_would(world: World) -> None:
+    # Put, put again and removed between moves, while the relay waits: each begins at its own place in the log.
+    source = random.Random(1)
+    expected: list[tuple[str, FenceEvent, str]] = []
+    inside: dict[str, set[str]] = {}
+    where: dict[str, int] = {}
+    async with world.relay():
+        await world.book.put(fence(id="first"))
+        await world.put("first", 0, 0)
+        await world.topic.has(1)
+        world.topic.open.clear()
+        await world.put("first", 9, 9)
+        while world.topic.attempts < 2:  # noqa: ASYNC110 - the relay is another task
+            await asyncio.sleep(0.01)
+        for n in range(450):
+            name, latitude = f"f{n % 410}", n % 410 % 5
+            made = fence(id=name)
+            made.area.circle.center.latitude = latitude * 10_000_000
+            await world.book.put(made)
+            inside.setdefault(name, {vehicle for vehicle, at in where.items() if at == latitude})
+            if n % 3 == 0:
+                vehicle, to = f"v{source.randrange(12)}", source.randrange(5)
+                came = where.get(vehicle)
+                await world.put(vehicle, to, 0.001)
+                where[vehicle] = to
+                for other, vehicles in inside.items() if came != to else ():
+                    if int(other[1:]) % 5 == came:
+                        vehicles.discard(vehicle)
+                        expected.append((other, LEFT, vehicle))
+                    elif int(other[1:]) % 5 == to:
+                        vehicles.add(vehicle)
+                        expected.append((other, ENTERED, vehicle))
+            if n % 7 == 0 and await world.book.delete(gone := f"f{source.randrange(410)}", notify_left=False):
+                del inside[gone]
+            if n % 50 == 0:
+                await asyncio.sleep(0.2)  # the relay looks into what came, before the index lets go of what is past
+                await world.rebuilt(everything=True)
+        world.topic.open.set()
+        await world.topic.has(len(expected) + 2)
+        await asyncio.sleep(0.2)
+    told = sorted((e.fence.message.id, e.kind, e.key.id) for e in world.topic.events.values() if e.fence.message.id != "first")
+    assert told == sorted(expected)

@@ -41,11 +41,12 @@ def fence(
 def put(sequence: int, feature_id: str, latitude: int, longitude: int) -> Change:
     feature = Feature(id=feature_id)
     feature.location.latitude, feature.location.longitude = latitude, longitude
-    return Change(Key("c", feature_id), sequence, sequence * 1_000_000_000, feature.SerializeToString())
+    encoded = feature.SerializeToString()
+    return Change(Key("c", feature_id), sequence, sequence * 1_000_000_000, encoded, latitude, longitude)
 
 
 def gone(sequence: int, feature_id: str) -> Change:
-    return Change(Key("c", feature_id), sequence, sequence, None, LeftReason.LEFT_REASON_DELETED)
+    return Change(Key("c", feature_id), sequence, sequence, None, gone=LeftReason.LEFT_REASON_DELETED)
 
 
 moves = st.lists(
@@ -192,7 +193,7 @@ def test_fences_that_lie_over_each_other_cost_a_point_no_more_than_their_number(
     origin = np.zeros(1, np.int32)
     index.candidates(origin, origin)
     begin = time.thread_time()
-    (found,) = index.candidates(origin, origin)
+    found = index.candidates(origin, origin)[0]
     assert time.thread_time() - begin < 0.2
     assert sorted(each.uid for each in found) == sorted(f"f{n}" for n in range(3000))
 

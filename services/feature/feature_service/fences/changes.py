@@ -3,33 +3,32 @@
 from collections.abc import Sequence
 
 from signpost.log.base import Append, Record
-from signpost.log.subjects import decode_token, encode_token
+from signpost.log.subjects import encode_token
 
 from feature_service.fences.model import Change, Dwell, Fence, Key, Member
-from feature_service.records import FORMAT, Kind, envelope
+from feature_service.items import to_feature_bytes
+from feature_service.records import FORMAT, Kind, collections, decode, envelope, traceparent_of
 from protos.feature.v1.feature_pb2 import LeftReason
 from protos.storage.v1.storage_pb2 import Dwelled, FeatureRecord
 
 
 def changes_of(records: Sequence[Record]) -> list[Change | Dwell]:
     """The changes that records hold, in order."""
-    return [_change_of(record) for record in records]
+    collection_of = collections()
+    return [_change_of(record, collection_of(record.subject)) for record in records]
 
 
-def _change_of(record: Record) -> Change | Dwell:
-    kind, stored = envelope(record)
-    tokens = record.subject.split(".")
-    key = Key(decode_token(tokens[0]), decode_token(tokens[1]))
-    at, when, trace = record.sequence, record.time_ns, stored.traceparent
-    match kind:
-        case Kind.PUT:
-            return Change(key, at, when, stored.put, traceparent=trace)
-        case Kind.DELETED:
-            return Change(key, at, when, None, LeftReason.LEFT_REASON_DELETED, trace)
-        case Kind.EXPIRED:
-            return Change(key, at, when, None, LeftReason.LEFT_REASON_EXPIRED, trace)
-        case Kind.DWELLED:
-            return Dwell(key, at, when, stored.dwelled.fence_uid, stored.dwelled.entered_sequence)
+def _change_of(record: Record, collection: str) -> Change | Dwell:
+    kind, feature_id, at, when, item, latitude, longitude, _ = decode(record)
+    key = Key(collection, feature_id)
+    if item is not None:
+        trace = traceparent_of(record, item)
+        return Change(key, at, when, to_feature_bytes(item), latitude, longitude, traceparent=trace)
+    _, stored = envelope(record)
+    if kind is Kind.DWELLED:
+        return Dwell(key, at, when, stored.dwelled.fence_uid, stored.dwelled.entered_sequence)
+    gone = LeftReason.LEFT_REASON_EXPIRED if kind is Kind.EXPIRED else LeftReason.LEFT_REASON_DELETED
+    return Change(key, at, when, None, gone=gone, traceparent=stored.traceparent)
 
 
 def dwell_append(fence: Fence, member: Member) -> Append:

@@ -8,14 +8,16 @@ of it again. So after a crash the relay may replay from any place that it had re
 import dataclasses
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from functools import cached_property
+from typing import cast
 
 import numpy as np
+from google.protobuf.struct_pb2 import Struct
 
 from feature_service.fences.index import FenceIndex
 from feature_service.fences.model import Change, Dwell, Event, Fence, Gone, Key, Member
 from feature_service.filters import property_of
-from feature_service.geometry import Int32s, Vector, unit_vectors
+from feature_service.geometry import Vector, unit_vector
 from protos.feature.v1.feature_pb2 import Feature, FenceEvent, LeftReason
 
 
@@ -26,16 +28,35 @@ class Outcome:
     events: list[Event] = dataclasses.field(default_factory=list)
     members: dict[tuple[str, Key], Member | Gone] = dataclasses.field(default_factory=dict)
 
+    def add(self, later: "Outcome") -> None:
+        """What came of later changes too."""
+        self.events.extend(later.events)
+        self.members.update(later.members)
 
-class _Place(NamedTuple):
-    feature: Feature
-    vector: Vector
-    fences: Sequence[Fence]
+
+class _Place:
+    """A feature as a change leaves it; what few fences ask for is decoded when the first one does."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+
+    @cached_property
+    def vector(self) -> Vector:
+        return unit_vector(self._change.latitude, self._change.longitude)
+
+    @cached_property
+    def properties(self) -> Struct:
+        return Feature.FromString(self._change.feature or b"").properties
+
+    def is_in_area(self, fence: Fence) -> bool:
+        return fence.area.contains_point(self._change.latitude, self._change.longitude, self.vector)
+
+    def is_held_by(self, fence: Fence) -> bool:
+        return self.is_in_area(fence) and all(f.holds(property_of(self.properties, f.property)) for f in fence.filters)
 
 
 _SPARE_DWELLS = 1024
-_NOWHERE = Feature()
-_ORIGIN: Vector = (0.0, 0.0, 0.0)
+_NO_FENCES: Sequence[Fence] = ()
 
 
 class FenceEngine:
@@ -90,13 +111,14 @@ class FenceEngine:
 
     def held_by(self, fence: Fence) -> list[Change]:
         """Of what is inside a fence, as it last was, what a new revision of it holds too."""
-        members = [m for m in self._members[fence.uid].values() if m.key.collection == fence.collection]
-        features, _, _, vectors = _located([m.feature for m in members])
-        return [
-            Change(m.key, m.sequence, m.entered_time_ns, m.feature)
-            for m, feature, vector in zip(members, features, vectors, strict=True)
-            if _holds(fence, _Place(feature, vector, ()))
-        ]
+        held: list[Change] = []
+        for m in self._members[fence.uid].values():
+            if m.key.collection == fence.collection:
+                at = Feature.FromString(m.feature).location
+                change = Change(m.key, m.sequence, m.entered_time_ns, m.feature, at.latitude, at.longitude)
+                if _Place(change).is_held_by(fence):
+                    held.append(change)
+        return held
 
     def begin(self, fence: Fence, inside: Iterable[Change], *, notify: bool) -> Outcome:
         """Start a fence, or a new revision of one, with what is inside at its start.
@@ -121,33 +143,41 @@ class FenceEngine:
     def apply(self, changes: Sequence[Change | Dwell]) -> Outcome:
         """What the fences make of changes, in log order."""
         outcome = Outcome()
-        for change, place in zip(changes, self._places(changes), strict=True):
+        near = self._near(changes)
+        for at, change in enumerate(changes):
+            candidates = near.get(at, _NO_FENCES)
+            if not candidates and change.key not in self._fences_of:
+                continue  # neither near a fence nor inside one: so are most
             if isinstance(change, Dwell):
                 self._apply_dwell(change, outcome)
-                continue
-            holding = {
-                f.uid: f
-                for f in place.fences
-                if change.sequence > max(f.start, self._left.get((f.uid, change.key), 0)) and _holds(f, place)
-            }
-            for uid in sorted(self._fences_of.get(change.key, ())):
-                fence = self.fences[uid]
-                member = self._members[uid][change.key]
-                if change.sequence <= max(member.sequence, fence.start):
-                    holding.pop(uid, None)
-                elif holding.pop(uid, None) is None:
-                    self._drop(fence, change.key, outcome, change.sequence)
-                    last = change.feature if change.feature is not None else member.feature
-                    reason = change.gone or _reason(fence, place)
-                    left = _event(fence, FenceEvent.FENCE_EVENT_LEFT, change)
-                    _tell(outcome, left._replace(feature=last, reason=reason))
-                elif change.feature is not None:
-                    member.sequence, member.feature = change.sequence, change.feature
-                    outcome.members[uid, change.key] = member
-                    _tell(outcome, _event(fence, FenceEvent.FENCE_EVENT_INSIDE, change))
-            for fence in holding.values():
-                self._enter(fence, change, outcome, notify=True)
+            else:
+                self._apply_change(change, candidates, outcome)
         return outcome
+
+    def _apply_change(self, change: Change, candidates: Sequence[Fence], outcome: Outcome) -> None:
+        place = _Place(change)
+        holding = {
+            f.uid: f
+            for f in candidates
+            if change.sequence > max(f.start, self._left.get((f.uid, change.key), 0)) and place.is_held_by(f)
+        }
+        for uid in sorted(self._fences_of.get(change.key, ())):
+            fence = self.fences[uid]
+            member = self._members[uid][change.key]
+            if change.sequence <= max(member.sequence, fence.start):
+                holding.pop(uid, None)
+            elif holding.pop(uid, None) is None:
+                self._drop(fence, change.key, outcome, change.sequence)
+                last = change.feature if change.feature is not None else member.feature
+                reason = change.gone or _reason(fence, place)
+                left = _event(fence, FenceEvent.FENCE_EVENT_LEFT, change)
+                _tell(outcome, left._replace(feature=last, reason=reason))
+            elif change.feature is not None:
+                member.sequence, member.feature = change.sequence, change.feature
+                outcome.members[uid, change.key] = member
+                _tell(outcome, _event(fence, FenceEvent.FENCE_EVENT_INSIDE, change))
+        for fence in holding.values():
+            self._enter(fence, change, outcome, notify=True)
 
     def due_dwells(self, now_ns: int) -> Iterator[tuple[Fence, Member]]:
         """The stays that have lasted for the dwell time and have not been told; each once for each planning."""
@@ -162,23 +192,22 @@ class FenceEngine:
         """When `due_dwells` may have something next, Unix nanoseconds."""
         return self._dwells[0][0] if self._dwells else None
 
-    def _places(self, changes: Sequence[Change | Dwell]) -> list[_Place]:
-        """Where each change puts its feature, and the fences that may hold it; one query for each collection."""
-        places = [_Place(_NOWHERE, _ORIGIN, ()) for _ in changes]
-        by_collection: dict[str, list[tuple[int, bytes]]] = {}
+    def _near(self, changes: Sequence[Change | Dwell]) -> dict[int, list[Fence]]:
+        """The fences that may hold what a change puts, by the change's index; one query for each collection."""
+        put: dict[str, list[int]] = {}
         for at, change in enumerate(changes):
-            if (
-                isinstance(change, Change)
-                and change.feature is not None
-                and change.key.collection in self._by_collection
-            ):
-                by_collection.setdefault(change.key.collection, []).append((at, change.feature))
-        for collection, put in by_collection.items():
-            features, latitudes, longitudes, vectors = _located([encoded for _, encoded in put])
-            fences = self._by_collection[collection].candidates(latitudes, longitudes)
-            for (at, _), feature, vector, candidates in zip(put, features, vectors, fences, strict=True):
-                places[at] = _Place(feature, vector, candidates)
-        return places
+            if isinstance(change, Change) and change.feature is not None:
+                collection = change.key.collection
+                if collection in self._by_collection:
+                    put.setdefault(collection, []).append(at)
+        near: dict[int, list[Fence]] = {}
+        for collection, indexes in put.items():
+            moved = [cast(Change, changes[at]) for at in indexes]
+            latitudes = np.array([change.latitude for change in moved], np.int32)
+            longitudes = np.array([change.longitude for change in moved], np.int32)
+            for n, fences in self._by_collection[collection].candidates(latitudes, longitudes).items():
+                near[indexes[n]] = fences
+        return near
 
     def _apply_dwell(self, dwell: Dwell, outcome: Outcome) -> None:
         fence = self.fences.get(dwell.fence_uid)
@@ -257,23 +286,5 @@ def _tell(outcome: Outcome, event: Event) -> None:
         outcome.events.append(event)
 
 
-def _in_area(fence: Fence, place: _Place) -> bool:
-    at = place.feature.location
-    return fence.area.contains_point(at.latitude, at.longitude, place.vector)
-
-
-def _located(encoded: Sequence[bytes]) -> tuple[list[Feature], Int32s, Int32s, list[Vector]]:
-    """Encoded features decoded, with their coordinates and unit vectors."""
-    features = [Feature.FromString(each) for each in encoded]
-    latitudes = np.array([feature.location.latitude for feature in features], np.int32)
-    longitudes = np.array([feature.location.longitude for feature in features], np.int32)
-    return features, latitudes, longitudes, [(x, y, z) for x, y, z in unit_vectors(latitudes, longitudes).tolist()]
-
-
-def _holds(fence: Fence, place: _Place) -> bool:
-    properties = place.feature.properties
-    return _in_area(fence, place) and all(f.holds(property_of(properties, f.property)) for f in fence.filters)
-
-
 def _reason(fence: Fence, place: _Place) -> LeftReason:
-    return LeftReason.LEFT_REASON_FILTER if _in_area(fence, place) else LeftReason.LEFT_REASON_MOVED
+    return LeftReason.LEFT_REASON_FILTER if place.is_in_area(fence) else LeftReason.LEFT_REASON_MOVED

@@ -4,6 +4,8 @@ Guarantee: every fence whose area holds the point is among the candidates. The t
 fences that came since are few and looked at one by one, until they are worth a new tree.
 """
 
+from collections import defaultdict
+
 import numpy as np
 import shapely
 
@@ -35,26 +37,27 @@ class FenceIndex:
         self._fences.pop(uid, None)
         self._unindexed.pop(uid, None)
 
-    def candidates(self, latitudes: Int32s, longitudes: Int32s) -> list[list[Fence]]:
-        """For each point (E7) the fences that may hold it."""
+    def candidates(self, latitudes: Int32s, longitudes: Int32s) -> dict[int, list[Fence]]:
+        """The fences that may hold each point (E7), by its index, where there are any."""
         if len(self._unindexed) > UNINDEXED_MAX:
             self._rebuild()
-        found: list[dict[str, Fence]] = [{} for _ in latitudes]
+        found: defaultdict[int, dict[str, Fence]] = defaultdict(dict)
         if self._tree is not None:
             points = shapely.points(longitudes.astype(float), latitudes.astype(float))
             of_points, boxes = self._tree.query(points)
             for point, box in zip(of_points.tolist(), boxes.tolist(), strict=True):
-                fence, uid = self._of_box[box], self._of_box[box].uid
+                uid = self._of_box[box].uid
+                standing = self._fences.get(uid)
                 # A replaced or removed fence stays in the tree until the next one; two of its boxes may hold a point.
-                if self._fences.get(uid) is fence:
-                    found[point][uid] = fence
+                if standing is self._of_box[box]:
+                    found[point][uid] = standing
         for fence in self._unindexed.values():
             near = np.zeros(len(latitudes), bool)
             for south, west, north, east in fence.area.spans:
                 near |= (latitudes >= south) & (latitudes <= north) & (longitudes >= west) & (longitudes <= east)
             for point in np.flatnonzero(near).tolist():
                 found[point][fence.uid] = fence
-        return [list(fences.values()) for fences in found]
+        return {point: list(fences.values()) for point, fences in found.items()}
 
     def _rebuild(self) -> None:
         boxes = [(fence, span) for fence in self._fences.values() for span in fence.area.spans]

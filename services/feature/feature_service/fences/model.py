@@ -72,12 +72,17 @@ class Gone(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One change of a feature. `feature` is its encoding after the change, None when it is gone."""
+    """One change of a feature. `feature` is its encoding after the change, None when it is gone.
+
+    The coordinates (E7) are those of the feature, so that it is decoded only for a fence that has filters.
+    """
 
     key: Key
     sequence: int
     time_ns: int
     feature: bytes | None
+    latitude: int = 0
+    longitude: int = 0
     gone: LeftReason = LeftReason.LEFT_REASON_UNSPECIFIED
     traceparent: str = ""
 

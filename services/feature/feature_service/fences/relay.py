@@ -9,13 +9,17 @@ continued, every fence's set is compared with what is inside now, and the differ
 
 import asyncio
 import heapq
+import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from bisect import bisect_right
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
+from contextlib import suppress
+from operator import attrgetter
+from typing import NamedTuple, Protocol, TypeVar
 
-import numpy as np
 from signpost.errors import InvalidArgument, PermissionDenied, PositionError, SignpostError, TooLarge
 from signpost.log.base import Append, Log, Page, Record
 
@@ -23,7 +27,8 @@ from feature_service.fences import metrics
 from feature_service.fences.book import FenceBook
 from feature_service.fences.changes import changes_of, dwell_append, stay_of
 from feature_service.fences.engine import FenceEngine, Outcome
-from feature_service.fences.model import Change, Event, Fence, Gone, Key
+from feature_service.fences.inside import insides_at_start
+from feature_service.fences.model import Change, Event, Fence, Gone
 from feature_service.fences.requests import in_force
 from feature_service.fences.stored import (
     CURSOR,
@@ -41,13 +46,11 @@ from feature_service.fences.stored import (
     stored_fence,
 )
 from feature_service.index import Snapshot
-from feature_service.items import to_feature_bytes
 from feature_service.projection import Projection
-from feature_service.search import After, Question, search
-from feature_service.table import Slots
 from protos.feature.v1.feature_pb2 import Fence as FenceMessage
 
 _LOG = logging.getLogger(__name__)
+_SEQUENCE = attrgetter("sequence")
 TIMER_S = 0.2
 CURSOR_INTERVAL_S = 1.0
 """How often the cursor is kept while nothing happens at a fence."""
@@ -56,11 +59,24 @@ APPENDS = 1000
 SLICE = 200
 
 
+FENCES_AT_ONCE = 200
+"""Fences that are begun or removed together."""
+T = TypeVar("T")
+
+
 class Publisher(Protocol):
     """Publishes an event; returns once it is durable. Waits while the service is away."""
 
     async def __call__(self, event: Event) -> None:
         """Raises InvalidArgument, PermissionDenied or TooLarge for what is refused for good."""
+
+
+class _Put(NamedTuple):
+    """A fence that was put. `place`: the features log's head then; `notify`: whether what is inside has entered."""
+
+    message: FenceMessage
+    place: int | None
+    notify: bool
 
 
 class Relay:
@@ -82,11 +98,15 @@ class Relay:
         self._revisions: dict[str, int] = {}  # by uid, of the fences that have begun
         self._expiries: list[tuple[int, str]] = []  # (when, uid); may be outdated
         self._cursor_sequence = 0  # of its record in the state log
-        self._through = 0
+        self._through = 0  # together with the position
+        self._applied = 0  # within the page that follows it
         self._position = b""
         self._kept_at = 0.0
         self._kept_through = -1
-        self._queue: asyncio.Queue[Page | Record | None] = asyncio.Queue(4)
+        self._came: deque[StoredFence] = deque()  # what was done to fences, in order, and not taken yet
+        self._insides: dict[str, list[Change]] = {}
+        """What was inside new fences at their starts, by uid, until they begin."""
+        self._queue: asyncio.Queue[Page | None] = asyncio.Queue(4)  # None: look at the clock, and at what came
 
     async def lead(self) -> None:
         """Relay until cancelled. Raises what the log raises, and StaleSequence where another relay leads."""
@@ -105,18 +125,17 @@ class Relay:
         starts = [start_of(r) async for r in self._all(STARTS) if not r.tombstone]
         # First, so that what leaves a fence is told before what enters the one that took its id.
         fences = await self._removals({start.uid for start in starts} - fences.keys()) | fences
-        forgotten = []
-        for start in starts:
-            stored = fences.get(start.uid)
-            if stored is None:
-                # Removed so long ago that nobody knows how: there is no one to tell.
-                forgotten.append(start.uid)
-                continue
-            # One that was put again while nobody led keeps its members until the new revision begins.
-            fence = in_force(stored.message, start.sequence)
-            self._engine.put(fence)
-            self._expect(fence)
-            self._revisions[start.uid] = start.revision
+        # Removed so long ago that nobody knows how: there is no one to tell.
+        forgotten = [start.uid for start in starts if start.uid not in fences]
+        # One that was put again while nobody led keeps its members until the new revision begins.
+        standing = [start for start in starts if start.uid in fences]
+        for begin in range(0, len(standing), FENCES_AT_ONCE):
+            some = standing[begin : begin + FENCES_AT_ONCE]
+            stored = [(fences[start.uid].message, start.sequence) for start in some]
+            for fence in await self._in_thread(_all_in_force, stored):
+                self._engine.put(fence)
+                self._expect(fence)
+        self._revisions |= {start.uid: start.revision for start in standing if start.uid in self._engine.fences}
         async for record in self._all(MEMBERS):
             uid, key, member = member_of(record)
             if uid in self._engine.fences:
@@ -129,8 +148,17 @@ class Relay:
         for uid in forgotten:
             await self._keep(Outcome(), [removal_append(uid)])
         await self._restore_cursor()
-        for stored in fences.values():
-            await self._take_fence(stored)
+        # What was removed while nobody led sees all that happened until then; and what took its id comes after it. The
+        # features log may have been restored since, to an earlier place.
+        done = sorted(fences.values(), key=_SEQUENCE)
+        coming = [stored.up_to(self._features.head) for stored in done if stored.removed or not self._has_begun(stored)]
+        await self._look_inside(coming)
+        self._came += coming
+        await self._take_due(self._applied)
+        await self._take_fences(stored for stored in done if not stored.removed and self._has_begun(stored))
+
+    def _has_begun(self, stored: StoredFence) -> bool:
+        return stored.message.uid in self._revisions
 
     async def _removals(self, uids: set[str]) -> dict[str, StoredFence]:
         """The removals of fences whose id another fence has taken since, as far back as the state log goes."""
@@ -146,6 +174,7 @@ class Relay:
     async def _restore_cursor(self) -> None:
         record = await self._state.last(CURSOR)
         self._through, self._position = self._projection.applied, self._projection.position
+        self._applied = self._through
         if record is None:
             return
         self._cursor_sequence = record.sequence
@@ -154,7 +183,7 @@ class Relay:
         position = cursor_of(record)
         try:
             self._through = await self._features.resolve(position)
-            self._position = position
+            self._applied, self._position = self._through, position
         except PositionError as error:
             await self._resync(error)
 
@@ -164,8 +193,11 @@ class Relay:
         metrics.RESYNCS.inc()
         await self._ready()
         self._through, self._position = self._projection.applied, self._projection.position
-        for fence in list(self._engine.fences.values()):
-            await self._begin(fence.message, None, notify=True, anew=True)
+        self._applied = self._through
+        messages = [fence.message for fence in self._engine.fences.values()]
+        for begin in range(0, len(messages), FENCES_AT_ONCE):
+            some = messages[begin : begin + FENCES_AT_ONCE]
+            await self._begin([_Put(message, None, notify=True) for message in some], anew=True)
         await self._keep_cursor()
 
     async def _ready(self) -> None:
@@ -181,8 +213,33 @@ class Relay:
 
     async def _follow_fences(self, after: int) -> None:
         async for page in self._state.follow(after, subjects=FENCES, allow_gaps=True):
-            for record in page.records:
-                await self._queue.put(record)
+            stored = [stored_fence(record) for record in page.records]
+            for begin in range(0, len(stored), FENCES_AT_ONCE):
+                some = stored[begin : begin + FENCES_AT_ONCE]
+                await self._look_inside(some)
+                self._came += some
+                with suppress(asyncio.QueueFull):
+                    self._queue.put_nowait(None)
+
+    async def _look_inside(self, fences: Sequence[StoredFence]) -> None:
+        """Note what is inside new fences as soon as they come.
+
+        The index lets go of what has been superseded, and the relay may be waiting for the notification service.
+        """
+        places = [
+            (stored.message, stored.features_sequence)
+            for stored in fences
+            if not stored.removed and stored.message.revision == 1 and stored.features_sequence is not None
+        ]
+        new = await self._in_thread(_all_in_force, places)
+        snapshots = await self._snapshots(new)
+        insides = zip([fence.uid for fence in new], insides_at_start(new, snapshots), strict=True)
+        self._insides |= await self._in_thread(_as_dict, insides)
+
+    async def _snapshots(self, fences: Sequence[Fence]) -> dict[str, Snapshot | None]:
+        """By the fences' collections, as they are once everything up to the fences' starts is in them."""
+        await self._projection.wait_for(max((fence.start for fence in fences), default=0))
+        return {fence.collection: self._projection.snapshot(fence.collection) for fence in fences}
 
     async def _follow_features(self) -> None:
         async for page in self._features.follow(self._through):
@@ -196,23 +253,30 @@ class Relay:
 
     async def _work(self) -> None:
         while True:
-            item = await self._queue.get()
-            if isinstance(item, Page):
-                await self._take_page(item)
-            elif isinstance(item, Record):
-                await self._take_fence(stored_fence(item))
-            else:
+            page = await self._queue.get()
+            if page is not None:
+                await self._take_page(page)
+            await self._take_due(self._applied)
+            if page is None:
                 await self._take_time()
 
     async def _take_page(self, page: Page) -> None:
         moved = False
-        for begin in range(0, len(page.records) if self._engine.fences else 0, SLICE):
-            changes = changes_of(page.records[begin : begin + SLICE])
-            # In a thread: a new tree over many fences takes longer than the loop may stand still.
-            outcome = await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.apply, changes)
+        records = page.records if self._engine.fences or self._came else ()
+        begin = 0
+        while begin < len(records):
+            await self._take_due(records[begin].sequence - 1)
+            end = begin + SLICE
+            if self._came:
+                end = min(end, bisect_right(records, self._came[0].place, key=_SEQUENCE))
+            some = records[begin:end]
+            outcome = await self._in_thread(_apply, self._engine, some)
             moved = moved or bool(outcome.members)
+            self._applied = some[-1].sequence
             await self._tell(outcome.events)
             await self._keep(outcome)
+            begin = end
+        self._applied = page.through
         self._through, self._position = page.through, page.position
         if moved:
             await self._keep_cursor()
@@ -238,86 +302,113 @@ class Relay:
         if self._engine.fences and time.monotonic() - self._kept_at > CURSOR_INTERVAL_S:
             await self._keep_cursor()
 
-    async def _take_fence(self, stored: StoredFence) -> None:
-        """A fence was put, put again, or removed; what is known already is passed over."""
-        message = stored.message
-        if stored.removed:
-            if message.uid in self._engine.fences:
-                outcome = self._engine.remove(message.uid, notify=stored.notify_left)
-                self._revisions.pop(message.uid, None)
-                await self._tell(outcome.events)
-                await self._keep(outcome, [removal_append(message.uid)])
-        elif message.revision > self._revisions.get(message.uid, 0):
-            await self._begin(message, stored.features_sequence, notify=message.notify_present)
+    async def _take_due(self, reached: int) -> None:
+        """Take what was done to fences up to a place in the features log; it must not reach beyond what is applied."""
+        due: list[StoredFence] = []
+        while self._came and self._came[0].place <= reached:
+            due.append(self._came.popleft())
+        await self._take_fences(due)
+        for stored in due:
+            self._insides.pop(stored.message.uid, None)
+
+    async def _take_fences(self, fences: Iterable[StoredFence]) -> None:
+        """Fences were put, put again, or removed; what is known already is passed over.
+
+        What follows each other and is alike goes together: a thousand fences cost a few commits, and one look at what
+        has changed since they were put.
+        """
+        alike: dict[str, StoredFence] = {}
+        removed = False
+        for stored in fences:
+            uid = stored.message.uid
+            if stored.removed != removed or uid in alike or len(alike) == FENCES_AT_ONCE:
+                await self._take_alike(list(alike.values()), removed=removed)
+                alike = {}
+            removed = stored.removed
+            alike[uid] = stored
+        await self._take_alike(list(alike.values()), removed=removed)
         metrics.FENCES.set(len(self._engine.fences))
 
-    async def _begin(
-        self, message: FenceMessage, features_sequence: int | None, *, notify: bool, anew: bool = False
-    ) -> None:
-        """Put a fence in force as it was put, with what was inside then; `anew`: its members are of another place."""
-        standing = message.uid in self._engine.fences
-        # A new revision takes over the set that its fence has; a new fence begins at its own place in the log.
-        start = self._through if standing or features_sequence is None else features_sequence
-        try:
-            fence = in_force(message, start)
-        except InvalidArgument as error:
-            _LOG.error("a stored fence cannot be used", extra={"fields": {"fence": message.id, "why": str(error)}})
-            return
-        inside = await self._inside(fence, standing=standing and not anew)
-        if start < self._through:
-            outcome = await self._catch_up(fence, inside, notify=notify)
+    async def _take_alike(self, fences: Sequence[StoredFence], *, removed: bool) -> None:
+        if removed:
+            await self._remove([f for f in fences if f.message.uid in self._engine.fences])
         else:
-            outcome = self._engine.begin(fence, inside, notify=notify)
-        self._expect(fence)
-        self._revisions[fence.uid] = message.revision
-        await self._tell(outcome.events)
-        # The start counts only together with a cursor that is not beyond it.
-        await self._keep_cursor()
-        await self._keep(outcome, [start_append(fence.uid, message.revision, start)])
+            newer = [f.message for f in fences if f.message.revision > self._revisions.get(f.message.uid, 0)]
+            places = {f.message.uid: f.features_sequence for f in fences}
+            await self._begin([_Put(m, places[m.uid], notify=m.notify_present) for m in newer])
 
-    async def _inside(self, fence: Fence, *, standing: bool) -> list[Change]:
-        """What was inside at the fence's start.
+    async def _remove(self, fences: Sequence[StoredFence]) -> None:
+        for stored in fences:
+            self._revisions.pop(stored.message.uid, None)
+        outcome = await self._in_thread(_remove, self._engine, fences)
+        await self._tell(outcome.events)
+        await self._keep(outcome, [removal_append(stored.message.uid) for stored in fences])
+
+    async def _begin(self, puts: Sequence[_Put], *, anew: bool = False) -> None:
+        """Put fences in force as they were put, with what was inside then; `anew`: their members are of another place.
+
+        A new revision takes over the set that its fence has; a new fence begins at its own place in the log.
+        """
+        if not puts:
+            return
+        standing = {put.message.uid for put in puts} & self._engine.fences.keys()
+        places = [(p.message, self._applied if p.message.uid in standing or p.place is None else p.place) for p in puts]
+        fences = await self._in_thread(_all_in_force, places)
+        if not fences:
+            return
+        snapshots = await self._snapshots(fences)
+        present = {put.message.uid for put in puts if put.notify}
+        late = FenceEngine()
+        kept = set() if anew else standing
+        outcome = await self._in_thread(self._put_in_force, fences, snapshots, kept, present, late)
+        if late.fences:
+            await self._catch_up(late, outcome)
+        for fence in fences:
+            self._expect(fence)
+            self._revisions[fence.uid] = fence.message.revision
+        await self._tell(outcome.events)
+        # The start counts only together with a cursor that is not beyond it, and with all that was inside.
+        await self._keep_cursor()
+        starts = [start_append(fence.uid, fence.message.revision, fence.start) for fence in fences]
+        await self._keep(outcome, starts)
+
+    def _put_in_force(
+        self,
+        fences: Sequence[Fence],
+        snapshots: Mapping[str, Snapshot | None],
+        standing: Container[str],
+        present: Container[str],
+        late: FenceEngine,
+    ) -> Outcome:
+        """Begin fences with what was inside at their starts; in `late` those whose starts the others have passed.
 
         Of a standing fence the members are known as they were then; the index may have let go of that.
         """
-        await self._projection.wait_for(fence.start)
-        snapshot = self._projection.snapshot(fence.collection)
-        if snapshot is None:
-            return []
-        loop = asyncio.get_running_loop()
-        slots = await loop.run_in_executor(self._executor, _inside_at_start, snapshot, fence)
-        columns = snapshot.columns
-        found = [
-            Change(
-                Key(fence.collection, columns.ids[slot]),
-                int(columns.born[slot]),
-                int(columns.times[slot]),
-                to_feature_bytes(columns.items[slot]),
-            )
-            for slot in slots.tolist()
-        ]
-        if not standing:
-            return found
-        members = {member.key for member in self._engine.members(fence.uid)}
-        held = await loop.run_in_executor(self._executor, self._engine.held_by, fence)
-        return [change for change in found if change.key not in members] + held
-
-    async def _catch_up(self, fence: Fence, inside: Sequence[Change], *, notify: bool) -> Outcome:
-        """Begin a fence whose place the others have passed: alone, from there to here."""
-        alone = FenceEngine()
-        outcome = alone.begin(fence, inside, notify=notify)
-        after = fence.start
-        while after < self._through:
-            page = await self._features.read(after, allow_gaps=True)
-            changes = changes_of([r for r in page.records if r.sequence <= self._through])
-            part = alone.apply(changes)
-            outcome.events.extend(part.events)
-            outcome.members.update(part.members)
-            after = page.through
-        self._engine.put(fence)
-        for member in alone.members(fence.uid):
-            self._engine.restore(fence.uid, member)
+        outcome = Outcome()
+        unseen = [fence for fence in fences if fence.uid not in self._insides]
+        found = insides_at_start(unseen, snapshots)
+        for fence in fences:
+            inside = self._insides[fence.uid] if fence.uid in self._insides else next(found)
+            if fence.uid in standing:
+                members = {member.key for member in self._engine.members(fence.uid)}
+                inside = [change for change in inside if change.key not in members] + self._engine.held_by(fence)
+            engine = self._engine if fence.start >= self._applied else late
+            outcome.add(engine.begin(fence, inside, notify=fence.uid in present))
         return outcome
+
+    async def _catch_up(self, late: FenceEngine, outcome: Outcome) -> None:
+        """Take fences whose places the others have passed from there to here, by themselves."""
+        after = min(fence.start for fence in late.fences.values())
+        while after < self._applied:
+            page = await self._features.read(after, allow_gaps=True)
+            records = [r for r in page.records if r.sequence <= self._applied]
+            for begin in range(0, len(records), SLICE):
+                outcome.add(await self._in_thread(_apply, late, records[begin : begin + SLICE]))
+            after = page.through
+        for fence in late.fences.values():
+            self._engine.put(fence)
+            for member in late.members(fence.uid):
+                self._engine.restore(fence.uid, member)
 
     async def _tell(self, events: Sequence[Event]) -> None:
         """Publish, in order; returns once everything is acknowledged."""
@@ -341,10 +432,11 @@ class Relay:
             heapq.heappush(self._expiries, (fence.expire_time_ns, fence.uid))
 
     async def _keep(self, outcome: Outcome, more: Sequence[Append] = ()) -> None:
-        appends = [member_append(uid, key, member) for (uid, key), member in outcome.members.items()]
-        appends += more
-        for begin in range(0, len(appends), APPENDS):
-            for answer in await self._state.append_many(appends[begin : begin + APPENDS]):
+        """Keep memberships, and then what counts only with them."""
+        members = (member_append(uid, key, member) for (uid, key), member in outcome.members.items())
+        appends = itertools.chain(members, more)
+        while some := list(itertools.islice(appends, APPENDS)):
+            for answer in await self._state.append_many(some):
                 if isinstance(answer, SignpostError):
                     raise answer
 
@@ -356,14 +448,32 @@ class Relay:
         self._cursor_sequence = (await self._state.append(append)).sequence
         self._kept_through = self._through
 
+    async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """A call in a thread: what goes through many fences or members takes longer than the loop may stand still."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
-def _inside_at_start(snapshot: Snapshot, fence: Fence) -> Slots:
-    """What still stands, by the trees, and what has died since the start, which the trees leave out."""
-    stands = search(snapshot, Question(None, fence.area, fence.filters, after=After(fence.start, None, ""))).slots
-    columns = snapshot.columns
-    born, died = columns.born[: snapshot.end], columns.died[: snapshot.end]
-    gone = np.flatnonzero((born <= fence.start) & (died > fence.start) & (died <= snapshot.sequence))
-    gone = gone[fence.area.contains(columns.latitudes[gone], columns.longitudes[gone])]
-    if fence.filters:
-        gone = gone[snapshot.properties.accept(fence.filters, columns, gone)]
-    return np.concatenate([stands, gone])
+
+def _as_dict(items: Iterable[tuple[str, T]]) -> dict[str, T]:
+    return dict(items)
+
+
+def _apply(engine: FenceEngine, records: Sequence[Record]) -> Outcome:
+    return engine.apply(changes_of(records))
+
+
+def _remove(engine: FenceEngine, fences: Sequence[StoredFence]) -> Outcome:
+    outcome = Outcome()
+    for stored in fences:
+        outcome.add(engine.remove(stored.message.uid, notify=stored.notify_left))
+    return outcome
+
+
+def _all_in_force(stored: Sequence[tuple[FenceMessage, int]]) -> list[Fence]:
+    """Stored fences with their starts, ready to be asked; those that this release cannot use are left out."""
+    fences: list[Fence] = []
+    for message, start in stored:
+        try:
+            fences.append(in_force(message, start))
+        except InvalidArgument as error:
+            _LOG.error("a stored fence cannot be used", extra={"fields": {"fence": message.id, "why": str(error)}})
+    return fences

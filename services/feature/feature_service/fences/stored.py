@@ -19,13 +19,24 @@ _FORMAT = 1
 
 class StoredFence(NamedTuple):
     """A fence as the log has it. `sequence` is that of its record in the state log, `features_sequence` the
-    head of the features log when it was put."""
+    head of the features log when it was put or removed."""
 
     message: FenceMessage
     removed: bool
     notify_left: bool
     sequence: int
     features_sequence: int | None
+
+    def up_to(self, head: int) -> "StoredFence":
+        """The same for a features log that reaches no further than this."""
+        begins = self.features_sequence
+        return self if begins is None or begins <= head else self._replace(features_sequence=head)
+
+    @property
+    def place(self) -> int:
+        """What fences must have seen of the features log before this takes effect; a new one may begin ahead of it."""
+        is_new = not self.removed and self.message.revision == 1
+        return 0 if is_new or self.features_sequence is None else self.features_sequence
 
 
 class Start(NamedTuple):

@@ -99,11 +99,20 @@ class Reading:
         """The record at a sequence."""
         return next(batches.records_at(connection, self._id, [sequence]), None)
 
-    def last(self, connection: sqlite3.Connection, epoch: bytes, subject: str) -> Record | None:
-        """`Log.last`."""
+    def last(self, connection: sqlite3.Connection, epoch: bytes, subject: str, known: int | None) -> Record | None:
+        """`Log.last`. `known`: the last sequence in the writer's memory; None: the table is not behind with it.
+
+        Both were so before the snapshot; what has been superseded and removed between is looked for.
+        """
         with self.snapshot(connection, epoch) as counters:
-            last, _ = self._last(connection, counters, subject)
-            return self.record(connection, last) if last else None
+            standing = known or self._in_table(connection, subject)[0]
+            if not standing:
+                return None
+            record = self.record(connection, standing)
+            if record is None:
+                last, _ = self._last(connection, counters, subject)
+                record = self.record(connection, last)
+            return record
 
     def last_of_each(self, connection: sqlite3.Connection, epoch: bytes, listing: Listing) -> list[Record]:
         """`Log.last_of_each`."""
@@ -187,11 +196,7 @@ class Reading:
 
     def _last(self, connection: sqlite3.Connection, counters: Counters, subject: str) -> tuple[int, int]:
         """A subject's last sequence in this snapshot, and about how many records it has."""
-        row = connection.execute(
-            f"SELECT last, records FROM {self._subjects} WHERE subject = ?",  # noqa: S608
-            (subject,),
-        ).fetchone()
-        last, records = row or (0, 0)
+        last, records = self._in_table(connection, subject)
         needle = _needle(subject)
         for _, _, encoded in batches.rows_after(connection, self._id, counters.flushed):
             if needle not in encoded:
@@ -201,6 +206,14 @@ class Reading:
                 if name == subject and sequence > counters.flushed:
                     last, records = sequence, records + 1
         return last, records
+
+    def _in_table(self, connection: sqlite3.Connection, subject: str) -> tuple[int, int]:
+        """A subject's last sequence and records, as of when the table was last brought up to date with it."""
+        row: tuple[int, int] | None = connection.execute(
+            f"SELECT last, records FROM {self._subjects} WHERE subject = ?",  # noqa: S608
+            (subject,),
+        ).fetchone()
+        return row or (0, 0)
 
     def _chain(self, connection: sqlite3.Connection, last: int, after: int) -> list[int]:
         """A subject's sequences after one, from its last record back along `previous`; in order."""

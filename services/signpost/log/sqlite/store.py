@@ -100,7 +100,8 @@ class SQLiteLog(Log):
         return follow(self, self.tail, after, subjects=subjects, allow_gaps=allow_gaps)
 
     async def last(self, subject: str) -> Record | None:
-        return await self._read(self._reading.last, subject)
+        state = self._store.writer.journals[self._index].subjects.known.get(subject)
+        return await self._read(self._reading.last, subject, state.last if state else None)
 
     async def last_of_each(
         self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
