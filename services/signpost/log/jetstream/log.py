@@ -1,8 +1,9 @@
 """One log on JetStream."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from signpost.errors import EpochChanged, LogRefused, LogRewound, LogUnavailable, SignpostError
 from signpost.log import positions
@@ -35,6 +36,7 @@ from signpost.log.tail import Tail, follow
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.1
 _SETTLING_S = 2.0
+_ON_ITS_WAY_S = 0.05
 _LATEST_NS = 253_370_764_800_000_000_000  # the year 9999, where RFC 3339 ends
 _LISTING_S = 5.0  # how long a listing of subjects serves those who page through it
 
@@ -58,6 +60,7 @@ class JetStreamLog(Log):
             connection,
             settings,
             self._names,
+            window_s=streams.dedupe_window_s(log),
             prepare=expecting.prepare if self._names.mirror else None,
             settle=expecting.settle,
         )
@@ -132,8 +135,8 @@ class JetStreamLog(Log):
             records, through = kept
         if through >= horizon and through < state.last and len(records) < limit:
             if not records:
-                page = self._tail.page(through, self._epoch, match=match, limit=limit, max_bytes=max_bytes)
-                if page is not None and page.through > through:
+                page = await self._read_tail(through, state.last, match, limit, max_bytes)
+                if page is not None:
                     return page._replace(after=after)
             chunk = await self._cursors.fetch(
                 link, self._names.stream, subjects, through, limit=limit - len(records), max_bytes=max_bytes
@@ -152,6 +155,23 @@ class JetStreamLog(Log):
         if records and records[-1].sequence == through:
             return Page(after, through, self.position_of(records[-1]), records)
         return Page(after, through, await self.position(through), records)
+
+    async def _read_tail(
+        self, after: int, last: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
+    ) -> Page | None:
+        """A page from memory; None where that lacks some of (after, last] which belongs to the page. Those that were
+        acknowledged a moment ago are still on their way here, as a rule: they are waited for."""
+        generation, patience_s = self._tail.generation, _ON_ITS_WAY_S
+        while True:
+            page = self._tail.page(after, self._epoch, match=match, limit=limit, max_bytes=max_bytes)
+            if page is None or page.through >= last or page.through < self._tail.head:
+                return page
+            if not patience_s or not self._follower.following.is_set():
+                return None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._tail.wait(last - 1, generation)
+            patience_s = 0.0
 
     async def _read_mirror(
         self, link: Link, after: int, horizon: int, subjects: str | None, *, limit: int, max_bytes: int

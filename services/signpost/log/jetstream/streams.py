@@ -107,16 +107,21 @@ def keeps_a_mirror(log: LogSettings) -> bool:
     return bound.keep_last and bound.max_age_s is not None
 
 
+def dedupe_window_s(log: LogSettings) -> float:
+    """How long its stream remembers message ids: at most the age of its records, NATS' rule."""
+    age_s = log.retention.max_age_s
+    return max(log.dedupe_window_s if age_s is None else min(log.dedupe_window_s, age_s), _MIN_WINDOW_S)
+
+
 def stream_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
-    """The stream's configuration. The dedupe window is at most the age of its records: NATS' rule."""
+    """The stream's configuration."""
     bound = log.retention
-    window_s = log.dedupe_window_s if bound.max_age_s is None else min(log.dedupe_window_s, bound.max_age_s)
     return _base(names_of(log, settings).stream, settings) | {
         "subjects": [names_of(log, settings).subject(">")],
         "max_age": 0 if bound.max_age_s is None else int(bound.max_age_s * _NS),
         "max_bytes": -1 if bound.max_bytes is None else bound.max_bytes,
         "max_msgs": -1 if bound.max_records is None else bound.max_records,
-        "duplicate_window": int(max(window_s, _MIN_WINDOW_S) * _NS),
+        "duplicate_window": int(dedupe_window_s(log) * _NS),
     }
 
 
