@@ -66,8 +66,15 @@ class JetStreamLog(Log):
         )
         self._follower = Follower(connection, settings, self._names, self._tail, self._verify)
         self._sweeper = (
-            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s, self._meet_mirror)
-            if self._names.mirror
+            Sweeper(
+                connection,
+                self._names,
+                self._cursors,
+                max_age_s=log.retention.max_age_s,
+                copied=found.mirror.last,
+                meet=self._meet_mirror,
+            )
+            if found.mirror is not None
             else None
         )
 
@@ -216,11 +223,16 @@ class JetStreamLog(Log):
         return follow(_Patient(self), self._tail, after, subjects=subjects, allow_gaps=allow_gaps)
 
     async def last(self, subject: str) -> Record | None:
-        return await lookup.last(self._link(), self._names, subject)
+        generation, link = self._tail.generation, self._link()
+        found = await lookup.last(link, self._names, subject)
+        if found is None:
+            await self._check_streams(link, generation)
+        return found
 
     async def last_of_each(
         self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
     ) -> list[Record]:
+        generation = self._tail.generation
         found: list[Record] = []
         while len(found) < limit:
             names = (await self._list(subjects, after_subject))[1][: limit - len(found)]
@@ -228,14 +240,15 @@ class JetStreamLog(Log):
                 break
             found += await lookup.last_of(self._link(), self._names, names)
             after_subject = names[-1]
+        await self._check_streams(self._link(), generation)
         return found
 
     async def subjects(
         self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
     ) -> list[SubjectInfo]:
+        generation, link = self._tail.generation, self._link()
         counted, names = await self._list(subjects, after_subject)
         names = names[:limit]
-        link = self._link()
         last = {record.subject: record for record in await lookup.last_of(link, self._names, names)}
         found: list[SubjectInfo] = []
         for name in names:
@@ -244,6 +257,7 @@ class JetStreamLog(Log):
             count, final = counted[name], last[name].sequence
             first = await lookup.first_of(link, self._names, name) if count > 1 else None
             found.append(SubjectInfo(name, first.sequence if first else final, final, count))
+        await self._check_streams(link, generation)
         return found
 
     async def _list(self, pattern: str | None, after_subject: str) -> tuple[dict[str, int], list[str]]:
@@ -356,6 +370,13 @@ class JetStreamLog(Log):
             raise LogUnavailable(f"stream {self._names.stream} ends before what was read", retry_after_s=1.0)
         return state
 
+    async def _check_streams(self, link: Link, generation: int) -> None:
+        """After what was answered: raise where it may be of other streams than this log's, which may have had less."""
+        await self._state(link)
+        if self._names.mirror and await self._mirror_state(link) is None:
+            raise LogUnavailable(f"stream {self._names.mirror} is another one now", retry_after_s=1.0)
+        self._tail.check(generation)
+
     async def _mirror_state(self, link: Link) -> StreamState | None:
         """The mirror's state; None where it is gone, or another one."""
         mirror = await streams.state(link, self._names.mirror)
@@ -386,10 +407,10 @@ class JetStreamLog(Log):
             name = self._names.stream if is_stream else self._names.mirror
             self._made = found
             self._epoch = streams.epoch_of(self._names.stream, found.identity)
-            self._start_over(state, EpochChanged(f"stream {name} was made anew", first_available=state.first))
+            self._start_over(found, EpochChanged(f"stream {name} was made anew", first_available=state.first))
         elif state.last < self._tail.head or await self._was_rewound(link, state):
             text = f"stream {self._names.stream} ends at {state.last}, or differs from what was read"
-            self._start_over(state, LogRewound(text, first_available=state.first))
+            self._start_over(found, LogRewound(text, first_available=state.first))
         elif state.first > self._tail.head + 1:
             self._tail.skip(state.first - 1)
 
@@ -397,7 +418,8 @@ class JetStreamLog(Log):
         """The streams, once a new leader has had time to catch up; made anew where there is none."""
         deadline = asyncio.get_running_loop().time() + _SETTLING_S
         while True:
-            found = await streams.ensure_log(link, self.settings, self._js, compare=False)
+            known = self._made.mirror.created if self._made.mirror is not None else ""
+            found = await streams.ensure_log(link, self.settings, self._js, compare=False, known=known)
             behind = found.identity == self._made.identity and found.stream.last < self._tail.head
             if not behind or asyncio.get_running_loop().time() > deadline:
                 return found
@@ -412,14 +434,14 @@ class JetStreamLog(Log):
         there = await lookup.record_at(link, self._names, head)
         return there is not None and positions.check_of(there) != positions.check_of(page.records[0])
 
-    def _start_over(self, state: StreamState, error: EpochChanged | LogRewound) -> None:
+    def _start_over(self, found: Streams, error: EpochChanged | LogRewound) -> None:
         _log.warning("%s: %s", self.name, error)
         self._publisher.acknowledged = self._mirrored = 0
         self._listing = None
         self._cursors.close()
-        if self._sweeper is not None:
-            self._sweeper.start_over()
-        self._tail.reset(state.last, error)
+        if self._sweeper is not None and found.mirror is not None:
+            self._sweeper.start_over(found.mirror.last)
+        self._tail.reset(found.stream.last, error)
 
 
 class _Patient:
