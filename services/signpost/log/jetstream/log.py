@@ -400,7 +400,8 @@ class JetStreamLog(Log):
 
     async def _verify(self, link: Link) -> None:
         """Before following begins: are these the streams that the tail is of, and where does it end in them?"""
-        found = await self._settled(link)
+        seen = self.head  # what was acknowledged too: its record may be another one by now
+        found = await self._settled(link, seen)
         state = found.stream
         if found.identity != self._made.identity:
             is_stream = state.created != self._made.stream.created
@@ -408,19 +409,19 @@ class JetStreamLog(Log):
             self._made = found
             self._epoch = streams.epoch_of(self._names.stream, found.identity)
             self._start_over(found, EpochChanged(f"stream {name} was made anew", first_available=state.first))
-        elif state.last < self._tail.head or await self._was_rewound(link, state):
+        elif state.last < seen or await self._was_rewound(link, state):
             text = f"stream {self._names.stream} ends at {state.last}, or differs from what was read"
             self._start_over(found, LogRewound(text, first_available=state.first))
         elif state.first > self._tail.head + 1:
             self._tail.skip(state.first - 1)
 
-    async def _settled(self, link: Link) -> Streams:
+    async def _settled(self, link: Link, seen: int) -> Streams:
         """The streams, once a new leader has had time to catch up; made anew where there is none."""
         deadline = asyncio.get_running_loop().time() + _SETTLING_S
         while True:
             known = self._made.mirror.created if self._made.mirror is not None else ""
             found = await streams.ensure_log(link, self.settings, self._js, compare=False, known=known)
-            behind = found.identity == self._made.identity and found.stream.last < self._tail.head
+            behind = found.identity == self._made.identity and found.stream.last < seen
             if not behind or asyncio.get_running_loop().time() > deadline:
                 return found
             await asyncio.sleep(_RETRY_S)
