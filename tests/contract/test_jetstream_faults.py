@@ -17,6 +17,7 @@ from signpost.errors import EpochChanged, LogRewound, LogUnavailable, PositionCo
 from signpost.log import Append, Appended, Log, LogSettings, LogState, Page, Retention, Store
 from signpost.log.jetstream import JetStreamSettings, JetStreamStore
 from signpost.log.jetstream.cursors import _PULL_BYTES
+from signpost.log.jetstream.log import JetStreamLog
 
 from tests.support.nats import NatsServer, administrator
 
@@ -265,6 +266,34 @@ async def test_fault_12_a_stream_rewound_by_a_power_loss_is_told(server: NatsSer
         with pytest.raises(LogRewound):
             await log.resolve(token)
         assert (await log.read(24)).through == 25
+
+
+async def test_fault_12_what_was_acknowledged_and_not_yet_followed_is_missed_too(
+    server: NatsServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A follower that is a moment behind when the power goes: the log is as long as it knew, not as was promised."""
+    log = store["notes"]
+    assert isinstance(log, JetStreamLog)
+    await fill(log, 10)
+    pages = log.follow(0)
+    await take(pages, 10)
+    server.stop()
+    shutil.copytree(server.directory, tmp_path / "kept")
+    server.start()
+    await until(log, LogState.WRITABLE)
+    with monkeypatch.context() as patch:
+        patch.setattr(log._tail, "extend", lambda records, through: None)
+        await fill(log, 10, 10)
+        server.kill()
+        shutil.rmtree(server.directory)
+        shutil.copytree(tmp_path / "kept", server.directory)
+    assert log.head == 20
+    server.start()
+    with pytest.raises(LogRewound):
+        await take(pages, 11)
+    assert log.head == (await log.bounds()).last == 10
+    await fill(log, 5, 10)
+    assert await take(log.follow(10), 15) == list(range(11, 16))
 
 
 async def test_retention_overtakes_a_process_that_was_cut_off(server: NatsServer) -> None:

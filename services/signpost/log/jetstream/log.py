@@ -1,8 +1,9 @@
 """One log on JetStream."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from signpost.errors import EpochChanged, LogRefused, LogRewound, LogUnavailable, SignpostError
 from signpost.log import positions
@@ -35,6 +36,7 @@ from signpost.log.tail import Tail, follow
 _log = logging.getLogger(__name__)
 _RETRY_S = 0.1
 _SETTLING_S = 2.0
+_ON_ITS_WAY_S = 0.05
 _LATEST_NS = 253_370_764_800_000_000_000  # the year 9999, where RFC 3339 ends
 _LISTING_S = 5.0  # how long a listing of subjects serves those who page through it
 
@@ -58,13 +60,21 @@ class JetStreamLog(Log):
             connection,
             settings,
             self._names,
+            window_s=streams.dedupe_window_s(log),
             prepare=expecting.prepare if self._names.mirror else None,
             settle=expecting.settle,
         )
         self._follower = Follower(connection, settings, self._names, self._tail, self._verify)
         self._sweeper = (
-            Sweeper(connection, self._names, self._cursors, log.retention.max_age_s, self._meet_mirror)
-            if self._names.mirror
+            Sweeper(
+                connection,
+                self._names,
+                self._cursors,
+                max_age_s=log.retention.max_age_s,
+                copied=found.mirror.last,
+                meet=self._meet_mirror,
+            )
+            if found.mirror is not None
             else None
         )
 
@@ -132,8 +142,8 @@ class JetStreamLog(Log):
             records, through = kept
         if through >= horizon and through < state.last and len(records) < limit:
             if not records:
-                page = self._tail.page(through, self._epoch, match=match, limit=limit, max_bytes=max_bytes)
-                if page is not None and page.through > through:
+                page = await self._read_tail(through, state.last, match, limit, max_bytes)
+                if page is not None:
                     return page._replace(after=after)
             chunk = await self._cursors.fetch(
                 link, self._names.stream, subjects, through, limit=limit - len(records), max_bytes=max_bytes
@@ -152,6 +162,23 @@ class JetStreamLog(Log):
         if records and records[-1].sequence == through:
             return Page(after, through, self.position_of(records[-1]), records)
         return Page(after, through, await self.position(through), records)
+
+    async def _read_tail(
+        self, after: int, last: int, match: Callable[[str], bool] | None, limit: int, max_bytes: int
+    ) -> Page | None:
+        """A page from memory; None where that lacks some of (after, last] which belongs to the page. Those that were
+        acknowledged a moment ago are still on their way here, as a rule: they are waited for."""
+        generation, patience_s = self._tail.generation, _ON_ITS_WAY_S
+        while True:
+            page = self._tail.page(after, self._epoch, match=match, limit=limit, max_bytes=max_bytes)
+            if page is None or page.through >= last or page.through < self._tail.head:
+                return page
+            if not patience_s or not self._follower.following.is_set():
+                return None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._tail.wait(last - 1, generation)
+            patience_s = 0.0
 
     async def _read_mirror(
         self, link: Link, after: int, horizon: int, subjects: str | None, *, limit: int, max_bytes: int
@@ -196,11 +223,16 @@ class JetStreamLog(Log):
         return follow(_Patient(self), self._tail, after, subjects=subjects, allow_gaps=allow_gaps)
 
     async def last(self, subject: str) -> Record | None:
-        return await lookup.last(self._link(), self._names, subject)
+        generation, link = self._tail.generation, self._link()
+        found = await lookup.last(link, self._names, subject)
+        if found is None:
+            await self._check_streams(link, generation)
+        return found
 
     async def last_of_each(
         self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
     ) -> list[Record]:
+        generation = self._tail.generation
         found: list[Record] = []
         while len(found) < limit:
             names = (await self._list(subjects, after_subject))[1][: limit - len(found)]
@@ -208,14 +240,15 @@ class JetStreamLog(Log):
                 break
             found += await lookup.last_of(self._link(), self._names, names)
             after_subject = names[-1]
+        await self._check_streams(self._link(), generation)
         return found
 
     async def subjects(
         self, subjects: str | None = None, *, after_subject: str = "", limit: int = 1000
     ) -> list[SubjectInfo]:
+        generation, link = self._tail.generation, self._link()
         counted, names = await self._list(subjects, after_subject)
         names = names[:limit]
-        link = self._link()
         last = {record.subject: record for record in await lookup.last_of(link, self._names, names)}
         found: list[SubjectInfo] = []
         for name in names:
@@ -224,6 +257,7 @@ class JetStreamLog(Log):
             count, final = counted[name], last[name].sequence
             first = await lookup.first_of(link, self._names, name) if count > 1 else None
             found.append(SubjectInfo(name, first.sequence if first else final, final, count))
+        await self._check_streams(link, generation)
         return found
 
     async def _list(self, pattern: str | None, after_subject: str) -> tuple[dict[str, int], list[str]]:
@@ -336,6 +370,13 @@ class JetStreamLog(Log):
             raise LogUnavailable(f"stream {self._names.stream} ends before what was read", retry_after_s=1.0)
         return state
 
+    async def _check_streams(self, link: Link, generation: int) -> None:
+        """After what was answered: raise where it may be of other streams than this log's, which may have had less."""
+        await self._state(link)
+        if self._names.mirror and await self._mirror_state(link) is None:
+            raise LogUnavailable(f"stream {self._names.mirror} is another one now", retry_after_s=1.0)
+        self._tail.check(generation)
+
     async def _mirror_state(self, link: Link) -> StreamState | None:
         """The mirror's state; None where it is gone, or another one."""
         mirror = await streams.state(link, self._names.mirror)
@@ -359,26 +400,28 @@ class JetStreamLog(Log):
 
     async def _verify(self, link: Link) -> None:
         """Before following begins: are these the streams that the tail is of, and where does it end in them?"""
-        found = await self._settled(link)
+        seen = self.head  # what was acknowledged too: its record may be another one by now
+        found = await self._settled(link, seen)
         state = found.stream
         if found.identity != self._made.identity:
             is_stream = state.created != self._made.stream.created
             name = self._names.stream if is_stream else self._names.mirror
             self._made = found
             self._epoch = streams.epoch_of(self._names.stream, found.identity)
-            self._start_over(state, EpochChanged(f"stream {name} was made anew", first_available=state.first))
-        elif state.last < self._tail.head or await self._was_rewound(link, state):
+            self._start_over(found, EpochChanged(f"stream {name} was made anew", first_available=state.first))
+        elif state.last < seen or await self._was_rewound(link, state):
             text = f"stream {self._names.stream} ends at {state.last}, or differs from what was read"
-            self._start_over(state, LogRewound(text, first_available=state.first))
+            self._start_over(found, LogRewound(text, first_available=state.first))
         elif state.first > self._tail.head + 1:
             self._tail.skip(state.first - 1)
 
-    async def _settled(self, link: Link) -> Streams:
+    async def _settled(self, link: Link, seen: int) -> Streams:
         """The streams, once a new leader has had time to catch up; made anew where there is none."""
         deadline = asyncio.get_running_loop().time() + _SETTLING_S
         while True:
-            found = await streams.ensure_log(link, self.settings, self._js, compare=False)
-            behind = found.identity == self._made.identity and found.stream.last < self._tail.head
+            known = self._made.mirror.created if self._made.mirror is not None else ""
+            found = await streams.ensure_log(link, self.settings, self._js, compare=False, known=known)
+            behind = found.identity == self._made.identity and found.stream.last < seen
             if not behind or asyncio.get_running_loop().time() > deadline:
                 return found
             await asyncio.sleep(_RETRY_S)
@@ -392,14 +435,14 @@ class JetStreamLog(Log):
         there = await lookup.record_at(link, self._names, head)
         return there is not None and positions.check_of(there) != positions.check_of(page.records[0])
 
-    def _start_over(self, state: StreamState, error: EpochChanged | LogRewound) -> None:
+    def _start_over(self, found: Streams, error: EpochChanged | LogRewound) -> None:
         _log.warning("%s: %s", self.name, error)
         self._publisher.acknowledged = self._mirrored = 0
         self._listing = None
         self._cursors.close()
-        if self._sweeper is not None:
-            self._sweeper.start_over()
-        self._tail.reset(state.last, error)
+        if self._sweeper is not None and found.mirror is not None:
+            self._sweeper.start_over(found.mirror.last)
+        self._tail.reset(found.stream.last, error)
 
 
 class _Patient:

@@ -1,8 +1,9 @@
 """Appends on their way: many in flight, each answered, none stored twice.
 
 Each entry goes out with a `Nats-Msg-Id`: its dedupe key, or a random one where it has no message id. So
-what is unanswered after a lost link, or for too long, is simply sent again. At its deadline an entry
-that is still unanswered is answered LogUnavailable; it may have been stored.
+what is unanswered after a lost link, or for too long, is simply sent again, as long as the server remembers that id.
+At its deadline an entry that is still unanswered is answered LogUnavailable; it may have been stored. A time in which
+this process was stopped does not count towards it.
 """
 
 import asyncio
@@ -11,11 +12,13 @@ import json
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from signpost.errors import LogUnavailable, ResourceExhausted, SignpostError, StorageFull, TooLarge
 from signpost.log.admission import dedupe_key, fault_of
 from signpost.log.base import MAX_RECORD_BYTES, Append, Appended
+from signpost.log.jetstream.clock import RunningClock
 from signpost.log.jetstream.connection import FAILURES, Connection, Link, unavailable
 from signpost.log.jetstream.settings import JetStreamSettings
 from signpost.log.jetstream.streams import Names
@@ -24,10 +27,12 @@ from signpost.log.jetstream.wire import MAX_MESSAGE_ID_BYTES, WRONG_LAST_SEQUENC
 
 Answers = list[Appended | SignpostError]
 _TICK_S = 0.1
+_STOPPED_S = 1.0  # a tick that is later than this: the process was stopped
 _RESEND_S = 3.0  # a record lost with a cluster's leader is sent again after this
 _RETRY_S = 0.1  # after an answer that says: not now
 _FULL_S = 5.0
 _MAX_BYTES_IN_FLIGHT = 8 * 1024 * 1024
+_NUMBER = attrgetter("number")
 
 
 class Batch:
@@ -51,7 +56,7 @@ class Batch:
 class Pending:
     """One entry that is not answered. `expected` is what the wire says, which may differ from the entry's."""
 
-    __slots__ = ("batch", "deadline", "due", "entry", "expected", "index", "key", "number", "size")
+    __slots__ = ("batch", "deadline", "due", "entry", "expected", "index", "key", "number", "sent_at", "size")
 
     def __init__(self, number: int, entry: Append, batch: Batch, index: int, deadline: float) -> None:
         self.number, self.entry, self.batch, self.index, self.deadline = number, entry, batch, index, deadline
@@ -61,6 +66,7 @@ class Pending:
         self.expected = entry.expected_sequence
         self.size = len(entry.payload)
         self.due = 0.0
+        self.sent_at = 0.0  # for the first time, by the loop's clock: the server's is not stopped with this process
 
 
 class Publisher:
@@ -68,6 +74,8 @@ class Publisher:
 
     `settle` decides about an entry with an expected sequence that the stream refused, `prepare` about one that
     expects none before it goes out: each answers the sequence to expect on the wire, the answer, or the error.
+    `window_s`: how long the stream remembers a `Nats-Msg-Id`; what was sent that long ago is not sent again, which
+    might store it twice.
     """
 
     def __init__(
@@ -76,12 +84,15 @@ class Publisher:
         settings: JetStreamSettings,
         names: Names,
         *,
+        window_s: float,
         prepare: Callable[[Append], Awaitable[int | SignpostError]] | None,
         settle: Callable[[Append, str], Awaitable[int | Appended | SignpostError]],
     ) -> None:
         self._connection, self._settings, self._names = connection, settings, names
         self._prepare, self._settle = prepare, settle
+        self._window_s = window_s
         self._loop = asyncio.get_running_loop()
+        self._clock = RunningClock(self._loop.time, _STOPPED_S)
         self._numbers = itertools.count(1)
         self._queue: deque[Pending] = deque()
         self._in_flight: dict[int, Pending] = {}
@@ -103,7 +114,7 @@ class Publisher:
     @property
     def is_full(self) -> bool:
         """Whether NATS has refused a record for want of room in the last seconds."""
-        return self._full_until > self._loop.time()
+        return self._full_until > self._clock()
 
     @property
     def waiting(self) -> int:
@@ -118,7 +129,7 @@ class Publisher:
         batch = Batch(len(entries), self._loop)
         if not entries:
             batch.future.set_result([])
-        deadline = self._loop.time() + self._settings.publish_timeout_s
+        deadline = self._clock() + self._settings.publish_timeout_s
         for index, entry in enumerate(entries):
             fault = fault_of(entry) or _id_fault(entry)
             if fault is not None or self._closed:
@@ -171,7 +182,10 @@ class Publisher:
             self._on_answer(int(subject[skip:]), data)
 
         await link.subscribe(inbox + "*", on_answer)
-        self._queue.extendleft(reversed(self._in_flight.values()))
+        # In the order of the calls: some may have been sent again, or were about to be, while others were not.
+        unanswered = sorted([*self._in_flight.values(), *self._queue], key=_NUMBER)
+        self._queue.clear()
+        self._queue.extend(unanswered)
         self._in_flight.clear()
         self._bytes_in_flight = 0
         publish, prefix, limit = link.client.publish, self._names.subject_prefix, self._settings.max_in_flight
@@ -183,10 +197,15 @@ class Publisher:
                 if pending.expected == 0 and self._prepare is not None and not pending.due:
                     self._decide(pending, self._prepare(pending.entry))
                     continue
+                now = self._loop.time()
+                pending.sent_at = pending.sent_at or now
+                if now - pending.sent_at >= self._window_s:
+                    self._answer(pending, unavailable())  # its answer was lost with the link that it was sent on
+                    continue
                 entry = pending.entry
                 in_flight[pending.number] = pending
                 self._bytes_in_flight += pending.size
-                pending.due = self._loop.time() + _RESEND_S
+                pending.due = self._clock() + _RESEND_S
                 headers = {"Nats-Msg-Id": pending.key}
                 if pending.expected is not None:
                     headers["Nats-Expected-Last-Subject-Sequence"] = str(pending.expected)
@@ -228,7 +247,7 @@ class Publisher:
             if isinstance(fault, TooLarge):
                 fault = TooLarge("a record", pending.size, MAX_RECORD_BYTES)
             if isinstance(fault, StorageFull):
-                self._full_until = self._loop.time() + _FULL_S
+                self._full_until = self._clock() + _FULL_S
             self._answer(pending, fault)
 
     def _on_stored(self, pending: Pending, sequence: int, *, duplicate: bool) -> None:
@@ -238,7 +257,7 @@ class Publisher:
         self._answer(pending, Appended(sequence, duplicate and bool(pending.entry.message_id)))
 
     def _later(self, pending: Pending) -> None:
-        pending.due = self._loop.time() + _RETRY_S
+        pending.due = self._clock() + _RETRY_S
 
     def _forget(self, pending: Pending) -> None:
         if self._in_flight.pop(pending.number, None) is not None:
@@ -267,7 +286,7 @@ class Publisher:
             decided = pending.expected or 0
             pending.due = 0.0
         else:
-            pending.due = self._loop.time()
+            pending.due = self._clock()
         if self._deciding.pop(pending.number, None) is None:
             return
         if isinstance(decided, SignpostError):
@@ -283,12 +302,13 @@ class Publisher:
         """Answer what is past its deadline; send again what has waited long for its answer."""
         while True:
             await asyncio.sleep(_TICK_S)
-            now = self._loop.time()
+            now = self._clock()
             # The oldest are in front: an entry that is sent again goes to the front.
             while self._queue and self._queue[0].deadline <= now:
                 self._answer(self._queue.popleft(), unavailable())
             if self._connection.is_linked:
-                again = [pending for pending in self._in_flight.values() if pending.due <= now]
+                remembered = self._loop.time() - self._window_s
+                again = [p for p in self._in_flight.values() if p.due <= now and p.sent_at > remembered]
                 for pending in reversed(again):
                     self._forget(pending)
                     self._queue.appendleft(pending)

@@ -25,7 +25,8 @@ class JetStreamSettings:
     - `open_timeout_s`: how long opening waits for NATS before it gives up.
     - `request_timeout_s`: how long the server may take to answer before the connection counts as lost. Less
       notices a frozen server sooner, more bears a slow disk.
-    - `publish_timeout_s`: an append that is not acknowledged by then is answered LogUnavailable.
+    - `publish_timeout_s`: an append that is not acknowledged by then is answered LogUnavailable. Time in which this
+      process is stopped does not count.
     - `heartbeat_s`: how often the server says that the follower is alive; three missed and it starts anew.
     - `reconnect_min_s`, `reconnect_max_s`: bounds of the pause between attempts, which doubles, with jitter.
     - `max_in_flight`: records on the wire without an acknowledgement. More fills a slow link, less keeps a

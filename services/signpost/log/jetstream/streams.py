@@ -26,6 +26,8 @@ _NOT_YET = "0001-01-01T00:00:00"  # what a server answers for a moment, to other
 _MIN_WINDOW_S = 0.1
 _RETRY_S = 0.25
 _TURN_S = 0.25
+_LOOK_S = 0.02
+_BEGIN_S = 5.0
 # Frame, headers and subject come on top of a record's payload.
 MAX_MESSAGE_BYTES = MAX_RECORD_BYTES + 0x10000 + MAX_SUBJECT_BYTES + 1024
 _CHECKED = (
@@ -49,7 +51,8 @@ _UNITS = {"max_age": "ns", "duplicate_window": "ns", "max_bytes": "bytes", "max_
 
 
 class StreamState(NamedTuple):
-    """A stream at one moment. `created` is its identity; `first` is last + 1 in an empty one."""
+    """A stream at one moment. `created` is its identity; `first` is last + 1 in an empty one. `copies`: it is a mirror
+    that has heard of its stream, since its server started or became the leader."""
 
     created: str
     first: int
@@ -58,6 +61,7 @@ class StreamState(NamedTuple):
     bytes: int
     subjects: int
     description: str
+    copies: bool
 
 
 class Streams(NamedTuple):
@@ -107,16 +111,21 @@ def keeps_a_mirror(log: LogSettings) -> bool:
     return bound.keep_last and bound.max_age_s is not None
 
 
+def dedupe_window_s(log: LogSettings) -> float:
+    """How long its stream remembers message ids: at most the age of its records, NATS' rule."""
+    age_s = log.retention.max_age_s
+    return max(log.dedupe_window_s if age_s is None else min(log.dedupe_window_s, age_s), _MIN_WINDOW_S)
+
+
 def stream_config(log: LogSettings, settings: JetStreamSettings) -> dict[str, Any]:
-    """The stream's configuration. The dedupe window is at most the age of its records: NATS' rule."""
+    """The stream's configuration."""
     bound = log.retention
-    window_s = log.dedupe_window_s if bound.max_age_s is None else min(log.dedupe_window_s, bound.max_age_s)
     return _base(names_of(log, settings).stream, settings) | {
         "subjects": [names_of(log, settings).subject(">")],
         "max_age": 0 if bound.max_age_s is None else int(bound.max_age_s * _NS),
         "max_bytes": -1 if bound.max_bytes is None else bound.max_bytes,
         "max_msgs": -1 if bound.max_records is None else bound.max_records,
-        "duplicate_window": int(max(window_s, _MIN_WINDOW_S) * _NS),
+        "duplicate_window": int(dedupe_window_s(log) * _NS),
     }
 
 
@@ -157,8 +166,10 @@ def epoch_of(name: str, identity: str) -> bytes:
     return hashlib.blake2b(f"{name} {identity}".encode(), digest_size=8).digest()
 
 
-async def ensure_log(link: Link, log: LogSettings, settings: JetStreamSettings, *, compare: bool) -> Streams:
-    """A log's streams, made where they are missing.
+async def ensure_log(
+    link: Link, log: LogSettings, settings: JetStreamSettings, *, compare: bool, known: str = ""
+) -> Streams:
+    """A log's streams, made where they are missing. `known` is when the mirror was made that is known to have begun.
 
     Raises LogRefused where the mirror is another stream's, and, to `compare`, where either is set otherwise. With a
     stream that is made anew its mirror is: it would go on after the last record of the stream that is gone.
@@ -189,14 +200,40 @@ async def ensure_log(link: Link, log: LogSettings, settings: JetStreamSettings, 
             await _delete(link, names.mirror)
             there = None
         mirror = there
-    elif mirror is None and stream.first > 1:
-        text = "stream %s was missing and is made anew; what had aged out of %s, up to %d, is lost"
-        _log.error(text, names.mirror, names.stream, stream.first - 1)
+    is_made = mirror is None
     config = mirror_config(log, settings, stream.created)
     if mirror is not None and mirror.description == _DESCRIPTION:
         config["description"] = _DESCRIPTION
     if mirror is None or compare:
         mirror = await ensure(link, config)
+    return Streams(stream, mirror) if mirror.created == known else await _begun(link, names, mirror, is_made=is_made)
+
+
+async def _begun(link: Link, names: Names, made: StreamState, *, is_made: bool) -> Streams:
+    """The streams, once the mirror copies. What ages out before that is lost to it: if some had been read by then, of
+    a log of this epoch, others would be told of the same epoch that it was never there.
+
+    Raises LogUnavailable where it takes longer, as while a cluster finds the stream's leader.
+    """
+    deadline = asyncio.get_running_loop().time() + _BEGIN_S
+    try:
+        while True:
+            stream, mirror = await state(link, names.stream), await state(link, names.mirror)
+            if stream is None or mirror is None or mirror.created != made.created:
+                raise LogUnavailable(f"stream {names.mirror} has changed", retry_after_s=1.0)
+            if mirror.copies and mirror.last >= min(stream.first, stream.last):
+                break
+            if asyncio.get_running_loop().time() > deadline:
+                raise LogUnavailable(f"stream {names.mirror} does not copy {names.stream} yet", retry_after_s=1.0)
+            await asyncio.sleep(_LOOK_S)
+    except BaseException:
+        if is_made:  # the next attempt finds it there
+            text = "stream %s was missing and is made anew; what ages out of %s before it copies that is lost"
+            _log.error(text, names.mirror, names.stream)
+        raise
+    if is_made and stream.first > 1:
+        text = "stream %s was missing and is made anew; what had aged out of %s, up to %d, is lost"
+        _log.error(text, names.mirror, names.stream, stream.first - 1)
     return Streams(stream, mirror)
 
 
@@ -268,6 +305,7 @@ def state_of(answer: dict[str, Any]) -> StreamState:
         s["bytes"],
         s.get("num_subjects", 0),
         answer["config"].get("description", ""),
+        answer.get("mirror", {}).get("active", -1) >= 0,
     )
 
 

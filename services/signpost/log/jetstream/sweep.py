@@ -26,25 +26,31 @@ def interval_s(max_age_s: float | None) -> float:
 class Sweeper:
     """Deletes from the mirror each tombstone that the stream has aged out. Every replica sweeps: what
     another has deleted, or a later record replaced, is not there any more. `meet` is shown the mirror, or that
-    there is none, and says whether it may be swept."""
+    there is none, and says whether it may be swept.
+
+    At each sweep it looks whether the stream let go of records that the mirror, which had copied up to `copied`, may
+    not have had by then: a mirror that comes late goes on after them, and looks as if it had them.
+    """
 
     def __init__(
         self,
         connection: Connection,
         names: Names,
         cursors: Cursors,
+        *,
         max_age_s: float | None,
+        copied: int,
         meet: Callable[[StreamState | None], bool],
     ) -> None:
         self._connection, self._names, self._cursors = connection, names, cursors
-        self._meet = meet
+        self._meet, self._copied = meet, copied
         self._interval_s = interval_s(max_age_s)
         self._through = 0
         self._task = keep_running(self._run, f"sweep {names.mirror}")
 
-    def start_over(self) -> None:
+    def start_over(self, copied: int) -> None:
         """The streams are new: begin at their beginning."""
-        self._through = 0
+        self._through, self._copied = 0, copied
 
     async def close(self) -> None:
         """Stop."""
@@ -59,14 +65,16 @@ class Sweeper:
                 _log.info("sweeping %s goes on later: %s", self._names.mirror, error)
 
     async def _sweep(self, link: Link) -> None:
+        mirror = await streams.state(link, self._names.mirror)  # first: what it has it had when the stream is asked
         state = await streams.state(link, self._names.stream)
-        mirror = await streams.state(link, self._names.mirror)
         if not self._meet(mirror) or state is None or mirror is None:
             return
-        if mirror.last < state.first - 1:
-            # It waits for its stream's leader, or was cut off, for longer than the history.
-            text = "stream %s has let go of records up to %d, of which its mirror has those up to %d: the last of some "
-            _log.error(text + "subjects may be lost", self._names.stream, state.first - 1, mirror.last)
+        if self._copied < state.first - 1:
+            # It waited for its stream's leader, or was cut off, for longer than the history; or this process was.
+            text = "stream %s has let go of records up to %d, of which its mirror was seen with those up to %d: "
+            text += "the last of some subjects may be lost"
+            _log.error(text, self._names.stream, state.first - 1, self._copied)
+        self._copied = mirror.last
         through = min(state.first - 1, mirror.last)
         while self._through < through:
             chunk = await self._cursors.fetch(
