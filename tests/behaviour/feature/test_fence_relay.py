@@ -233,6 +233,22 @@ async def test_a_stay_is_told_once_over_restarts(world: World) -> None:
     assert world.topic.told() == [(FenceEvent.FENCE_EVENT_DWELLED, "a")]
 
 
+async def test_a_stay_during_an_outage_is_told_though_it_has_ended(world: World) -> None:
+    asked = fence(dwell_time_ms=1000)
+    asked.events.append(FenceEvent.FENCE_EVENT_DWELLED)
+    world.topic.away = True
+    async with world.relay():
+        await world.book.put(asked)
+        await world.put("a", 0, 0)
+        await asyncio.sleep(1.2)
+        await world.put("a", 9, 9)
+    world.topic.away = False
+    async with world.relay():
+        await world.topic.has(3)
+        await asyncio.sleep(0.5)
+    assert world.topic.told() == [(ENTERED, "a"), (FenceEvent.FENCE_EVENT_DWELLED, "a"), (LEFT, "a")]
+
+
 async def test_a_fence_expires_and_says_left_where_asked(world: World) -> None:
     asked = fence(notify_left_on_expiry=True)
     asked.expire_time.GetCurrentTime()
