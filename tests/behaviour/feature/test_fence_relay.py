@@ -1,6 +1,8 @@
 """The relay over real logs: every event once, whatever happens between publishing and keeping."""
 
 import asyncio
+import gc
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -10,12 +12,15 @@ import pytest
 from feature_service.fences.book import FenceBook
 from feature_service.fences.model import Event
 from feature_service.fences.relay import Relay
+from feature_service.fences.stored import start_of
+from feature_service.items import to_item
 from feature_service.projection import Projection
+from feature_service.records import put_payload, subject_of
 from feature_service.writes import Writer
 from signpost.errors import SignpostError, Unavailable
-from signpost.log import LogSettings, Record, Retention, Store, open_store
+from signpost.log import Append, LogSettings, Record, Retention, Store, open_store
 
-from protos.feature.v1.feature_pb2 import Feature, Fence, FenceEvent, LeftReason
+from protos.feature.v1.feature_pb2 import Feature, Fence, FenceEvent, LeftReason, Point
 
 ENTERED, LEFT = FenceEvent.FENCE_EVENT_ENTERED, FenceEvent.FENCE_EVENT_LEFT
 KEPT = Retention(max_age_s=3600, keep_last=True)
@@ -66,12 +71,22 @@ class World:
             while len(await self._members(uid)) != count:  # noqa: ASYNC110 - another task keeps them
                 await asyncio.sleep(0.01)
 
+    async def begun(self, uid: str, revision: int) -> None:
+        """Return once this revision of a fence has begun, and what is inside is kept; 0: once it is gone."""
+        async with asyncio.timeout(60):
+            while await self._revision(uid) != revision:  # noqa: ASYNC110 - another task begins it
+                await asyncio.sleep(0.01)
+
     async def rebuilt(self, *, everything: bool) -> None:
         """The index as it is once everything put has been seen, and rebuilt."""
         await self.projection.wait_for(self.store["features"].head)
         index = self.projection.index("places")
         assert index is not None
         await self.projection._run_rebuild(index, everything=everything)
+
+    async def _revision(self, uid: str) -> int | None:
+        last = await self.store["state"].last(f"fencestart.{uid}")
+        return None if last is None else 0 if last.tombstone else start_of(last).revision
 
     async def _members(self, uid: str) -> list[Record]:
         return [r for r in await self.store["state"].last_of_each(f"inside.{uid}.>") if not r.tombstone]
@@ -247,6 +262,39 @@ async def test_a_stay_during_an_outage_is_told_though_it_has_ended(world: World)
         await world.topic.has(3)
         await asyncio.sleep(0.5)
     assert world.topic.told() == [(ENTERED, "a"), (FenceEvent.FENCE_EVENT_DWELLED, "a"), (LEFT, "a")]
+
+
+@pytest.mark.parametrize("world", ["sqlite"], indirect=True)  # the one in memory works on the loop
+async def test_a_fence_around_very_many_features_holds_nobody_up(world: World) -> None:
+    count, longest_s = 30_000, 0.0
+    gc.collect()
+    gc.freeze()  # what else this process holds is not gone through meanwhile
+
+    async def take_turns() -> None:
+        nonlocal longest_s
+        while True:
+            before_s = time.thread_time()
+            await asyncio.sleep(0)
+            longest_s = max(longest_s, time.thread_time() - before_s)
+
+    for begin in range(0, count, 1000):
+        ids = [f"x{n}" for n in range(begin, begin + 1000)]
+        encoded = [Feature(id=each, location=Point()).SerializeToString() for each in ids]
+        puts = [Append(subject_of("places", i), put_payload(to_item(e))) for i, e in zip(ids, encoded, strict=True)]
+        await world.store["features"].append_many(puts)
+    await world.rebuilt(everything=True)
+    async with world.relay():
+        turns = asyncio.create_task(take_turns())
+        uid = (await world.book.put(fence())).fence.uid
+        await world.begun(uid, 1)
+        assert len(await world.store["state"].last_of_each(f"inside.{uid}.>", limit=count + 1)) == count
+        await world.book.put(fence(topic="g"))
+        await world.begun(uid, 2)
+        await world.book.delete("f", notify_left=False)
+        await world.begun(uid, 0)
+        turns.cancel()
+    gc.unfreeze()
+    assert longest_s < 0.1
 
 
 async def test_a_fence_expires_and_says_left_where_asked(world: World) -> None:

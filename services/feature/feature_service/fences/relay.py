@@ -8,12 +8,14 @@ continued, every fence's set is compared with what is inside now, and the differ
 """
 
 import asyncio
+import functools
 import heapq
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from signpost.errors import InvalidArgument, PermissionDenied, PositionError, SignpostError, TooLarge
@@ -23,7 +25,7 @@ from feature_service.fences import metrics
 from feature_service.fences.book import FenceBook
 from feature_service.fences.changes import changes_of, dwell_append, stay_of
 from feature_service.fences.engine import FenceEngine, Outcome
-from feature_service.fences.model import Change, Event, Fence, Gone, Key
+from feature_service.fences.model import Change, Event, Fence, Gone, Key, Member
 from feature_service.fences.requests import in_force
 from feature_service.fences.stored import (
     CURSOR,
@@ -44,9 +46,10 @@ from feature_service.index import Snapshot
 from feature_service.items import to_feature_bytes
 from feature_service.projection import Projection
 from feature_service.search import After, Question, search
-from feature_service.table import Slots
 from protos.feature.v1.feature_pb2 import Fence as FenceMessage
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 TIMER_S = 0.2
 CURSOR_INTERVAL_S = 1.0
@@ -117,6 +120,7 @@ class Relay:
             self._engine.put(fence)
             self._expect(fence)
             self._revisions[start.uid] = start.revision
+        orphans: dict[tuple[str, Key], Member | Gone] = {}  # of fences that had not begun yet, or are gone
         async for record in self._all(MEMBERS):
             uid, key, member = member_of(record)
             if uid in self._engine.fences:
@@ -125,9 +129,8 @@ class Relay:
                 else:
                     self._engine.restore(uid, member)
             elif not record.tombstone:
-                await self._keep(Outcome(members={(uid, key): Gone(0)}))
-        for uid in forgotten:
-            await self._keep(Outcome(), [removal_append(uid)])
+                orphans[uid, key] = Gone(0)
+        await self._keep(Outcome(members=orphans), [removal_append(uid) for uid in forgotten])
         await self._restore_cursor()
         for stored in fences.values():
             await self._take_fence(stored)
@@ -208,8 +211,7 @@ class Relay:
         moved = False
         for begin in range(0, len(page.records) if self._engine.fences else 0, SLICE):
             changes = changes_of(page.records[begin : begin + SLICE])
-            # In a thread: a new tree over many fences takes longer than the loop may stand still.
-            outcome = await asyncio.get_running_loop().run_in_executor(self._executor, self._engine.apply, changes)
+            outcome = await self._aside(self._engine.apply, changes)
             moved = moved or bool(outcome.members)
             await self._tell(outcome.events)
             await self._keep(outcome)
@@ -243,7 +245,7 @@ class Relay:
         message = stored.message
         if stored.removed:
             if message.uid in self._engine.fences:
-                outcome = self._engine.remove(message.uid, notify=stored.notify_left)
+                outcome = await self._aside(self._engine.remove, message.uid, notify=stored.notify_left)
                 self._revisions.pop(message.uid, None)
                 await self._tell(outcome.events)
                 await self._keep(outcome, [removal_append(message.uid)])
@@ -267,7 +269,7 @@ class Relay:
         if start < self._through:
             outcome = await self._catch_up(fence, inside, notify=notify)
         else:
-            outcome = self._engine.begin(fence, inside, notify=notify)
+            outcome = await self._aside(self._engine.begin, fence, inside, notify=notify)
         self._expect(fence)
         self._revisions[fence.uid] = message.revision
         await self._tell(outcome.events)
@@ -284,33 +286,18 @@ class Relay:
         snapshot = self._projection.snapshot(fence.collection)
         if snapshot is None:
             return []
-        loop = asyncio.get_running_loop()
-        slots = await loop.run_in_executor(self._executor, _inside_at_start, snapshot, fence)
-        columns = snapshot.columns
-        found = [
-            Change(
-                Key(fence.collection, columns.ids[slot]),
-                int(columns.born[slot]),
-                int(columns.times[slot]),
-                to_feature_bytes(columns.items[slot]),
-            )
-            for slot in slots.tolist()
-        ]
-        if not standing:
-            return found
-        members = {member.key for member in self._engine.members(fence.uid)}
-        held = await loop.run_in_executor(self._executor, self._engine.held_by, fence)
-        return [change for change in found if change.key not in members] + held
+        found = await self._aside(_inside_at_start, snapshot, fence)
+        return await self._aside(_as_known, self._engine, fence, found) if standing else found
 
     async def _catch_up(self, fence: Fence, inside: Sequence[Change], *, notify: bool) -> Outcome:
         """Begin a fence whose place the others have passed: alone, from there to here."""
         alone = FenceEngine()
-        outcome = alone.begin(fence, inside, notify=notify)
+        outcome = await self._aside(alone.begin, fence, inside, notify=notify)
         after = fence.start
         while after < self._through:
             page = await self._features.read(after, allow_gaps=True)
             changes = changes_of([r for r in page.records if r.sequence <= self._through])
-            part = alone.apply(changes)
+            part = await self._aside(alone.apply, changes)
             outcome.events.extend(part.events)
             outcome.members.update(part.members)
             after = page.through
@@ -336,15 +323,21 @@ class Relay:
         else:
             metrics.EVENTS.labels(event.kind_name).inc()
 
+    async def _aside(self, what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """In a thread: with many fences, or much inside one, it takes longer than the loop may stand still."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, functools.partial(what, *args, **kwargs)
+        )
+
     def _expect(self, fence: Fence) -> None:
         if fence.expire_time_ns:
             heapq.heappush(self._expiries, (fence.expire_time_ns, fence.uid))
 
     async def _keep(self, outcome: Outcome, more: Sequence[Append] = ()) -> None:
-        appends = [member_append(uid, key, member) for (uid, key), member in outcome.members.items()]
-        appends += more
-        for begin in range(0, len(appends), APPENDS):
-            for answer in await self._state.append_many(appends[begin : begin + APPENDS]):
+        members = (member_append(uid, key, member) for (uid, key), member in outcome.members.items())
+        appends = itertools.chain(members, more)
+        while some := list(itertools.islice(appends, APPENDS)):
+            for answer in await self._state.append_many(some):
                 if isinstance(answer, SignpostError):
                     raise answer
 
@@ -357,7 +350,7 @@ class Relay:
         self._kept_through = self._through
 
 
-def _inside_at_start(snapshot: Snapshot, fence: Fence) -> Slots:
+def _inside_at_start(snapshot: Snapshot, fence: Fence) -> list[Change]:
     """What still stands, by the trees, and what has died since the start, which the trees leave out."""
     stands = search(snapshot, Question(None, fence.area, fence.filters, after=After(fence.start, None, ""))).slots
     columns = snapshot.columns
@@ -366,4 +359,18 @@ def _inside_at_start(snapshot: Snapshot, fence: Fence) -> Slots:
     gone = gone[fence.area.contains(columns.latitudes[gone], columns.longitudes[gone])]
     if fence.filters:
         gone = gone[snapshot.properties.accept(fence.filters, columns, gone)]
-    return np.concatenate([stands, gone])
+    return [
+        Change(
+            Key(fence.collection, columns.ids[slot]),
+            int(columns.born[slot]),
+            int(columns.times[slot]),
+            to_feature_bytes(columns.items[slot]),
+        )
+        for slot in np.concatenate([stands, gone]).tolist()
+    ]
+
+
+def _as_known(engine: FenceEngine, fence: Fence, found: list[Change]) -> list[Change]:
+    """What is found inside a new revision of a fence, but its members as the fence knows them."""
+    members = {member.key for member in engine.members(fence.uid)}
+    return [change for change in found if change.key not in members] + engine.held_by(fence)
