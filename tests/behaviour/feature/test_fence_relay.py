@@ -33,8 +33,11 @@ class Topic:
         self.events: dict[str, Event] = {}
         self.attempts = 0
         self.away = False
+        self.awake = asyncio.Event()
+        self.awake.set()
 
     async def __call__(self, event: Event) -> None:
+        await self.awake.wait()
         self.attempts += 1
         if self.away:
             raise Unavailable("the notification service is away")
@@ -231,6 +234,49 @@ async def test_a_fence_that_is_put_again_while_nobody_relays_is_another_one(worl
     assert sorted(events[2 : 2 + len(left)]) == left
     assert sorted(events[2 + len(left) : -1]) == [(second, ENTERED, "a"), (second, ENTERED, "b")]
     assert events[-1] == (second, LEFT, "a")
+
+
+async def test_what_moved_before_a_fence_was_changed_or_removed_is_told_as_it_was(world: World) -> None:
+    async with world.relay():
+        await world.book.put(fence(id="revised", topic="old"))
+        await world.book.put(fence(id="removed", topic="removed"))
+        await world.put("first", 0, 0)
+        await world.topic.has(2)
+        world.topic.awake.clear()
+        for n in range(20):
+            await world.put(f"a{n}", 0, 0)
+            await asyncio.sleep(0.01)
+        await world.book.put(fence(id="revised", topic="new"))
+        await world.book.delete("removed", notify_left=True)
+        for n in range(20):
+            await world.put(f"b{n}", 0, 0)
+            await asyncio.sleep(0.01)
+        world.topic.awake.set()
+        await world.topic.has(82)
+        await asyncio.sleep(0.5)
+    told: dict[str, list[tuple[FenceEvent, str]]] = {"old": [], "new": [], "removed": []}
+    for event in world.topic.events.values():
+        told[event.fence.message.topic].append((event.kind, event.key.id))
+    before = ["first", *(f"a{n}" for n in range(20))]
+    assert told["old"] == [(ENTERED, each) for each in before]
+    assert told["new"] == [(ENTERED, f"b{n}") for n in range(20)]
+    assert told["removed"] == [*((ENTERED, each) for each in before), *((LEFT, each) for each in before)]
+
+
+async def test_what_moved_before_a_fence_was_removed_is_told_by_the_next_relay(world: World) -> None:
+    async with world.relay():
+        uid = (await world.book.put(fence())).fence.uid
+        await world.put("first", 0, 0)
+        await world.topic.has(1)
+        await world.kept(uid, 1)
+    await world.put("second", 0, 0)
+    await world.put("first", 9, 9)
+    await world.book.delete("f", notify_left=False)
+    await world.put("third", 0, 0)
+    async with world.relay():
+        await world.topic.has(3)
+        await asyncio.sleep(0.5)
+    assert world.topic.told() == [(ENTERED, "first"), (ENTERED, "second"), (LEFT, "first")]
 
 
 async def test_a_stay_is_told_once_over_restarts(world: World) -> None:

@@ -65,8 +65,11 @@ class FenceBook:
             return Put(stored_fence(page.records[0]).message if page.records else fence, True)
 
     async def delete(self, fence_id: str, *, notify_left: bool, uid: str | None = None) -> bool:
-        """Remove a fence; whether there was one. `uid`: only this one, not one that came after it."""
-        subject = fence_subject(fence_id)
+        """Remove a fence; whether there was one. What changed before is an event of it, told or not yet.
+
+        `uid`: only this one, not one that came after it.
+        """
+        subject, head = fence_subject(fence_id), self._features.head
         while True:
             last = await self._state.last(subject)
             if last is None or last.tombstone:
@@ -74,7 +77,7 @@ class FenceBook:
             standing = stored_fence(last)
             if uid is not None and standing.message.uid != uid:
                 return False
-            payload = fence_payload(standing.message, notify_left=notify_left)
+            payload = fence_payload(standing.message, features_sequence=head, notify_left=notify_left)
             try:
                 await self._state.append(Append(subject, payload, expected_sequence=standing.sequence, tombstone=True))
             except StaleSequence:

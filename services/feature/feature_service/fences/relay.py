@@ -13,6 +13,8 @@ import heapq
 import itertools
 import logging
 import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import ParamSpec, Protocol, TypeVar
@@ -83,13 +85,15 @@ class Relay:
         self._book = FenceBook(projection.log, state)
         self._engine = FenceEngine()
         self._revisions: dict[str, int] = {}  # by uid, of the fences that have begun
+        self._ahead: deque[tuple[int, StoredFence]] = deque()  # put or removed after the place of the fences
         self._expiries: list[tuple[int, str]] = []  # (when, uid); may be outdated
         self._cursor_sequence = 0  # of its record in the state log
         self._through = 0
         self._position = b""
         self._kept_at = 0.0
         self._kept_through = -1
-        self._queue: asyncio.Queue[Page | Record | None] = asyncio.Queue(4)
+        self._queue: asyncio.Queue[Page | None] = asyncio.Queue(4)
+        self._fences: asyncio.Queue[Record] = asyncio.Queue(APPENDS)  # overtake pages, which know their place
 
     async def lead(self) -> None:
         """Relay until cancelled. Raises what the log raises, and StaleSequence where another relay leads."""
@@ -185,7 +189,9 @@ class Relay:
     async def _follow_fences(self, after: int) -> None:
         async for page in self._state.follow(after, subjects=FENCES, allow_gaps=True):
             for record in page.records:
-                await self._queue.put(record)
+                await self._fences.put(record)
+            if self._queue.empty():
+                self._queue.put_nowait(None)
 
     async def _follow_features(self) -> None:
         async for page in self._features.follow(self._through):
@@ -200,28 +206,42 @@ class Relay:
     async def _work(self) -> None:
         while True:
             item = await self._queue.get()
-            if isinstance(item, Page):
+            while not self._fences.empty():
+                await self._take_fence(stored_fence(self._fences.get_nowait()))
+            if item is not None:
                 await self._take_page(item)
-            elif isinstance(item, Record):
-                await self._take_fence(stored_fence(item))
             else:
                 await self._take_time()
 
     async def _take_page(self, page: Page) -> None:
-        moved = False
-        for begin in range(0, len(page.records) if self._engine.fences else 0, SLICE):
-            changes = changes_of(page.records[begin : begin + SLICE])
-            outcome = await self._aside(self._engine.apply, changes)
-            moved = moved or bool(outcome.members)
-            await self._tell(outcome.events)
-            await self._keep(outcome)
-        self._through, self._position = page.through, page.position
-        if moved:
-            await self._keep_cursor()
+        records = page.records
+        while self._ahead and self._ahead[0][0] < page.through:
+            sequence, stored = self._ahead.popleft()
+            before = bisect_right(records, sequence, key=lambda record: record.sequence)
+            if before:
+                last = records[before - 1]
+                await self._take_records(records[:before], last.sequence, self._features.position_of(last))
+                records = records[before:]
+            await self._take_up(stored)
+        await self._take_records(records, page.through, page.position)
+        while self._ahead and self._ahead[0][0] <= self._through:
+            await self._take_up(self._ahead.popleft()[1])
         behind = self._features.head - page.through
         metrics.LAG_RECORDS.set(behind)
         late = (self._clock_ns() - page.records[-1].time_ns) / 1e9 if behind and page.records else 0.0
         metrics.LAG_SECONDS.set(max(0.0, late))
+
+    async def _take_records(self, records: Sequence[Record], through: int, position: bytes) -> None:
+        moved = False
+        for begin in range(0, len(records) if self._engine.fences else 0, SLICE):
+            changes = changes_of(records[begin : begin + SLICE])
+            outcome = await self._aside(self._engine.apply, changes)
+            moved = moved or bool(outcome.members)
+            await self._tell(outcome.events)
+            await self._keep(outcome)
+        self._through, self._position = through, position
+        if moved:
+            await self._keep_cursor()
 
     async def _take_time(self) -> None:
         now_ns = self._clock_ns()
@@ -241,7 +261,16 @@ class Relay:
             await self._keep_cursor()
 
     async def _take_fence(self, stored: StoredFence) -> None:
-        """A fence was put, put again, or removed; what is known already is passed over."""
+        """A fence was put, put again, or removed: what changed before that, and waits, is judged by what it was."""
+        sequence = stored.features_sequence or 0
+        standing = stored.message.uid in self._engine.fences
+        if self._ahead or (standing and self._through < sequence <= self._features.head):
+            self._ahead.append((sequence, stored))
+        else:
+            await self._take_up(stored)
+
+    async def _take_up(self, stored: StoredFence) -> None:
+        """What is known already is passed over."""
         message = stored.message
         if stored.removed:
             if message.uid in self._engine.fences:

@@ -19,7 +19,7 @@ _FORMAT = 1
 
 class StoredFence(NamedTuple):
     """A fence as the log has it. `sequence` is that of its record in the state log, `features_sequence` the
-    head of the features log when it was put."""
+    head of the features log when it was put or removed."""
 
     message: FenceMessage
     removed: bool
