@@ -185,6 +185,22 @@ def test_locate_says_where_a_quote_was_left_open(signpost: Signpost) -> None:
     assert re.fullmatch(r"signpost: line \d+: field larger .*; is a quote left open before it\?\n", done.stderr)
 
 
+def test_locate_passes_over_empty_lines_before_the_header(signpost: Signpost) -> None:
+    done = signpost.run("locate", "-", stdin="\n\r\nlat,lon\n48.85,2.35\n")
+    assert done.stdout.splitlines() == ["lat,lon,place_id,place,place_distance_m", "48.85,2.35,2988507,Paris,389.2"]
+
+
+def test_locate_says_where_a_file_is_not_utf_8(signpost: Signpost, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    for content in (b"lat,lon,caf\xe9\n1,1,x\n", "lat,lon\n".encode("utf-16")):
+        file.write_bytes(content)
+        assert signpost.fails("locate", str(file)) == "line 1 or later is not UTF-8: convert the file, as with iconv"
+    file.write_bytes(b"lat,lon,n\n" + b"1,1,x\n" * 20_000 + b"1,1,\xe9\n")
+    done = signpost.run("locate", str(file))
+    assert done.returncode == 1
+    assert re.fullmatch(r"signpost: line \d+ or later is not UTF-8: .*\n", done.stderr)
+
+
 def test_locate_names_what_has_no_properties(signpost: Signpost) -> None:
     done = signpost.run("locate", "-", stdin=json.dumps({**_feature("1", 1, 1), "properties": [1]}))
     assert done.returncode == 1

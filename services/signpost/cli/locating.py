@@ -81,7 +81,8 @@ class CsvRows:
 
     def __init__(self, source: Source, out: IO[str], lat: str, lon: str) -> None:
         text = io.TextIOWrapper(source.stream, encoding="utf-8-sig", newline="")
-        self._rows = csv.reader(text)
+        self._reader = csv.reader(text)
+        self._rows = self._read()
         self._out = csv.writer(out, lineterminator="\n")
         header = next(self._rows, None)
         if header is None:
@@ -91,25 +92,33 @@ class CsvRows:
         self._out.writerow([*header, *ADDED])
 
     def read(self) -> Iterator[tuple[list[str], LatLon | str]]:
+        for row in self._rows:
+            yield row, self._place(row)
+
+    def _read(self) -> Iterator[list[str]]:
+        """The header and the rows, without empty lines."""
+        lines = self._reader
         try:
-            for row in self._rows:
-                if row:
-                    yield row, self._place(row)
+            yield from filter(None, lines)
         except csv.Error as error:
-            raise CommandError(f"line {self._rows.line_num}: {error}; is a quote left open before it?") from None
+            raise CommandError(f"line {lines.line_num}: {error}; is a quote left open before it?") from None
+        except UnicodeDecodeError:
+            # Decoded in pieces of many lines: which one it is nobody knows.
+            where = f"line {lines.line_num + 1} or later"
+            raise CommandError(f"{where} is not UTF-8: convert the file, as with iconv") from None
 
     def _place(self, row: list[str]) -> LatLon | str:
         if len(row) > self._width:
-            return f"line {self._rows.line_num}: more columns than the header"
+            return f"line {self._reader.line_num}: more columns than the header"
         if len(row) <= max(self._lat, self._lon):
-            return f"line {self._rows.line_num}: too few columns"
+            return f"line {self._reader.line_num}: too few columns"
         try:
             latitude, longitude = float(row[self._lat]), float(row[self._lon])
         except ValueError:
-            return f"line {self._rows.line_num}: {row[self._lat]!r}, {row[self._lon]!r} are not two numbers"
+            return f"line {self._reader.line_num}: {row[self._lat]!r}, {row[self._lon]!r} are not two numbers"
         if -90 <= latitude <= 90 and -180 <= longitude <= 180:
             return latitude, longitude
-        return f"line {self._rows.line_num}: out of range: latitude {latitude:g}, longitude {longitude:g}"
+        return f"line {self._reader.line_num}: out of range: latitude {latitude:g}, longitude {longitude:g}"
 
     def write(self, row: list[str], found: NearestFeature | None) -> None:
         added = ["", "", ""] if found is None else [found.id, _name(found), f"{found.distance_m:.1f}"]

@@ -1,7 +1,9 @@
 """The relay over real logs: every event once, whatever happens between publishing and keeping."""
 
 import asyncio
+import gc
 import random
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -11,12 +13,15 @@ import pytest
 from feature_service.fences.book import FenceBook
 from feature_service.fences.model import Event
 from feature_service.fences.relay import Relay
+from feature_service.fences.stored import start_of
+from feature_service.items import to_item
 from feature_service.projection import Projection
+from feature_service.records import put_payload, subject_of
 from feature_service.writes import Writer
 from signpost.errors import SignpostError, Unavailable
-from signpost.log import LogSettings, Record, Retention, Store, open_store
+from signpost.log import Append, LogSettings, Record, Retention, Store, open_store
 
-from protos.feature.v1.feature_pb2 import Feature, Fence, FenceEvent, LeftReason
+from protos.feature.v1.feature_pb2 import Feature, Fence, FenceEvent, LeftReason, Point
 
 ENTERED, LEFT = FenceEvent.FENCE_EVENT_ENTERED, FenceEvent.FENCE_EVENT_LEFT
 KEPT = Retention(max_age_s=3600, keep_last=True)
@@ -29,14 +34,14 @@ class Topic:
         self.events: dict[str, Event] = {}
         self.attempts = 0
         self.away = False
-        self.open = asyncio.Event()
-        self.open.set()
+        self.awake = asyncio.Event()
+        self.awake.set()
 
     async def __call__(self, event: Event) -> None:
+        await self.awake.wait()
         self.attempts += 1
         if self.away:
             raise Unavailable("the notification service is away")
-        await self.open.wait()
         self.events.setdefault(event.message_id, event)
 
     def told(self) -> list[tuple[FenceEvent, str]]:
@@ -70,12 +75,22 @@ class World:
             while len(await self._members(uid)) != count:  # noqa: ASYNC110 - another task keeps them
                 await asyncio.sleep(0.01)
 
+    async def begun(self, uid: str, revision: int) -> None:
+        """Return once this revision of a fence has begun, and what is inside is kept; 0: once it is gone."""
+        async with asyncio.timeout(60):
+            while await self._revision(uid) != revision:  # noqa: ASYNC110 - another task begins it
+                await asyncio.sleep(0.01)
+
     async def rebuilt(self, *, everything: bool) -> None:
         """The index as it is once everything put has been seen, and rebuilt."""
         await self.projection.wait_for(self.store["features"].head)
         index = self.projection.index("places")
         assert index is not None
         await self.projection._run_rebuild(index, everything=everything)
+
+    async def _revision(self, uid: str) -> int | None:
+        last = await self.store["state"].last(f"fencestart.{uid}")
+        return None if last is None else 0 if last.tombstone else start_of(last).revision
 
     async def _members(self, uid: str) -> list[Record]:
         return [r for r in await self.store["state"].last_of_each(f"inside.{uid}.>") if not r.tombstone]
@@ -222,6 +237,49 @@ async def test_a_fence_that_is_put_again_while_nobody_relays_is_another_one(worl
     assert events[-1] == (second, LEFT, "a")
 
 
+async def test_what_moved_before_a_fence_was_changed_or_removed_is_told_as_it_was(world: World) -> None:
+    async with world.relay():
+        await world.book.put(fence(id="revised", topic="old"))
+        await world.book.put(fence(id="removed", topic="removed"))
+        await world.put("first", 0, 0)
+        await world.topic.has(2)
+        world.topic.awake.clear()
+        for n in range(20):
+            await world.put(f"a{n}", 0, 0)
+            await asyncio.sleep(0.01)
+        await world.book.put(fence(id="revised", topic="new"))
+        await world.book.delete("removed", notify_left=True)
+        for n in range(20):
+            await world.put(f"b{n}", 0, 0)
+            await asyncio.sleep(0.01)
+        world.topic.awake.set()
+        await world.topic.has(82)
+        await asyncio.sleep(0.5)
+    told: dict[str, list[tuple[FenceEvent, str]]] = {"old": [], "new": [], "removed": []}
+    for event in world.topic.events.values():
+        told[event.fence.message.topic].append((event.kind, event.key.id))
+    before = ["first", *(f"a{n}" for n in range(20))]
+    assert told["old"] == [(ENTERED, each) for each in before]
+    assert told["new"] == [(ENTERED, f"b{n}") for n in range(20)]
+    assert told["removed"] == [*((ENTERED, each) for each in before), *((LEFT, each) for each in before)]
+
+
+async def test_what_moved_before_a_fence_was_removed_is_told_by_the_next_relay(world: World) -> None:
+    async with world.relay():
+        uid = (await world.book.put(fence())).fence.uid
+        await world.put("first", 0, 0)
+        await world.topic.has(1)
+        await world.kept(uid, 1)
+    await world.put("second", 0, 0)
+    await world.put("first", 9, 9)
+    await world.book.delete("f", notify_left=False)
+    await world.put("third", 0, 0)
+    async with world.relay():
+        await world.topic.has(3)
+        await asyncio.sleep(0.5)
+    assert world.topic.told() == [(ENTERED, "first"), (ENTERED, "second"), (LEFT, "first")]
+
+
 async def test_a_stay_is_told_once_over_restarts(world: World) -> None:
     asked = fence(dwell_time_ms=1000)
     asked.events[:] = [FenceEvent.FENCE_EVENT_DWELLED]
@@ -235,6 +293,55 @@ async def test_a_stay_is_told_once_over_restarts(world: World) -> None:
     async with world.relay():
         await asyncio.sleep(1.2)
     assert world.topic.told() == [(FenceEvent.FENCE_EVENT_DWELLED, "a")]
+
+
+async def test_a_stay_during_an_outage_is_told_though_it_has_ended(world: World) -> None:
+    asked = fence(dwell_time_ms=1000)
+    asked.events.append(FenceEvent.FENCE_EVENT_DWELLED)
+    world.topic.away = True
+    async with world.relay():
+        await world.book.put(asked)
+        await world.put("a", 0, 0)
+        await asyncio.sleep(1.2)
+        await world.put("a", 9, 9)
+    world.topic.away = False
+    async with world.relay():
+        await world.topic.has(3)
+        await asyncio.sleep(0.5)
+    assert world.topic.told() == [(ENTERED, "a"), (FenceEvent.FENCE_EVENT_DWELLED, "a"), (LEFT, "a")]
+
+
+@pytest.mark.parametrize("world", ["sqlite"], indirect=True)  # the one in memory works on the loop
+async def test_a_fence_around_very_many_features_holds_nobody_up(world: World) -> None:
+    count, longest_s = 30_000, 0.0
+    gc.collect()
+    gc.freeze()  # what else this process holds is not gone through meanwhile
+
+    async def take_turns() -> None:
+        nonlocal longest_s
+        while True:
+            before_s = time.thread_time()
+            await asyncio.sleep(0)
+            longest_s = max(longest_s, time.thread_time() - before_s)
+
+    for begin in range(0, count, 1000):
+        ids = [f"x{n}" for n in range(begin, begin + 1000)]
+        encoded = [Feature(id=each, location=Point()).SerializeToString() for each in ids]
+        puts = [Append(subject_of("places", i), put_payload(to_item(e))) for i, e in zip(ids, encoded, strict=True)]
+        await world.store["features"].append_many(puts)
+    await world.rebuilt(everything=True)
+    async with world.relay():
+        turns = asyncio.create_task(take_turns())
+        uid = (await world.book.put(fence())).fence.uid
+        await world.begun(uid, 1)
+        assert len(await world.store["state"].last_of_each(f"inside.{uid}.>", limit=count + 1)) == count
+        await world.book.put(fence(topic="g"))
+        await world.begun(uid, 2)
+        await world.book.delete("f", notify_left=False)
+        await world.begun(uid, 0)
+        turns.cancel()
+    gc.unfreeze()
+    assert longest_s < 0.1
 
 
 async def test_a_fence_expires_and_says_left_where_asked(world: World) -> None:
@@ -289,10 +396,9 @@ async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_w
         await world.book.put(fence(id="first"))
         await world.put("first", 0, 0)
         await world.topic.has(1)
-        world.topic.open.clear()
+        world.topic.awake.clear()
         await world.put("first", 9, 9)
-        while world.topic.attempts < 2:  # noqa: ASYNC110 - the relay is another task
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # the relay waits by now
         for n in range(450):
             name, latitude = f"f{n % 410}", n % 410 % 5
             made = fence(id=name)
@@ -316,8 +422,10 @@ async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_w
             if n % 50 == 0:
                 await asyncio.sleep(0.2)  # the relay looks into what came, before the index lets go of what is past
                 await world.rebuilt(everything=True)
-        world.topic.open.set()
+        world.topic.awake.set()
         await world.topic.has(len(expected) + 2)
         await asyncio.sleep(0.2)
-    told = sorted((e.fence.message.id, e.kind, e.key.id) for e in world.topic.events.values() if e.fence.message.id != "first")
+    told = sorted(
+        (e.fence.message.id, e.kind, e.key.id) for e in world.topic.events.values() if e.fence.message.id != "first"
+    )
     assert told == sorted(expected)

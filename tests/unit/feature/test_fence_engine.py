@@ -176,6 +176,17 @@ def test_a_stay_is_told_once() -> None:
     assert [m.entered_sequence for _, m in engine.due_dwells(2**62)] == [6]
 
 
+def test_a_stay_that_was_long_enough_is_told_though_nobody_recorded_it() -> None:
+    engine = FenceEngine()
+    engine.put(fence("f", Circle(0, 0, 1000), events=[LEFT, DWELLED], dwell_ms=5000))
+    engine.apply([put(1, "long", 0, 0), put(2, "short", 0, 0)])
+    outcome = engine.apply([put(6, "long", 9 * DEGREE, 0), put(6, "short", 9 * DEGREE, 0)])
+    told = [(e.kind, e.key.id, e.sequence, Feature.FromString(e.feature).location.latitude) for e in outcome.events]
+    assert told == [(DWELLED, "long", 6, 0), (LEFT, "long", 6, 9 * DEGREE), (LEFT, "short", 6, 9 * DEGREE)]
+    # Recorded too late by a relay that stood still.
+    assert not engine.apply([Dwell(Key("c", "long"), 7, 7_000_000_000, "f", 1)]).events
+
+
 def test_a_revision_with_another_dwell_time_tells_a_stay_then_and_no_sooner() -> None:
     for dwell_ms, due in ((60_000, [61_000_000_000]), (0, [])):
         engine = FenceEngine()

@@ -65,7 +65,10 @@ class FenceBook:
             return Put(stored_fence(page.records[0]).message if page.records else fence, True)
 
     async def delete(self, fence_id: str, *, notify_left: bool, uid: str | None = None) -> bool:
-        """Remove a fence; whether there was one. `uid`: only this one, not one that came after it."""
+        """Remove a fence; whether there was one. What changed before is an event of it, told or not yet.
+
+        `uid`: only this one, not one that came after it.
+        """
         subject, head = fence_subject(fence_id), self._features.head
         while True:
             last = await self._state.last(subject)

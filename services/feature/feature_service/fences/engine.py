@@ -171,6 +171,9 @@ class FenceEngine:
                 last = change.feature if change.feature is not None else member.feature
                 reason = change.gone or _reason(fence, place)
                 left = _event(fence, FenceEvent.FENCE_EVENT_LEFT, change)
+                if fence.dwell_ns and not member.dwelled and change.time_ns >= _dwells_at(fence, member):
+                    # The relay was not there in time to record it (an outage); what it records now comes too late.
+                    outcome.events.append(left._replace(kind=FenceEvent.FENCE_EVENT_DWELLED, feature=member.feature))
                 _tell(outcome, left._replace(feature=last, reason=reason))
             elif change.feature is not None:
                 member.sequence, member.feature = change.sequence, change.feature
@@ -239,8 +242,7 @@ class FenceEngine:
 
     def _plan_dwell(self, fence: Fence, member: Member) -> None:
         if fence.dwell_ns and not member.dwelled:
-            when = member.entered_time_ns + fence.dwell_ns
-            heapq.heappush(self._dwells, (when, fence.uid, member.key, member.entered_sequence))
+            heapq.heappush(self._dwells, (_dwells_at(fence, member), fence.uid, member.key, member.entered_sequence))
             if len(self._dwells) > self._most_dwells:
                 # What comes and goes all the time would stand here once for each stay, until each one's time.
                 self._dwells = [planned for planned in self._dwells if self._is_awaited(*planned)]
@@ -252,8 +254,12 @@ class FenceEngine:
         if member is None or member.entered_sequence != entered or member.dwelled:
             return False
         # A revision may have another dwell time, or none.
-        dwell_ns = self.fences[uid].dwell_ns
-        return dwell_ns > 0 and when == member.entered_time_ns + dwell_ns
+        fence = self.fences[uid]
+        return fence.dwell_ns > 0 and when == _dwells_at(fence, member)
+
+
+def _dwells_at(fence: Fence, member: Member) -> int:
+    return member.entered_time_ns + fence.dwell_ns
 
 
 def _event(fence: Fence, kind: FenceEvent, change: Change) -> Event:

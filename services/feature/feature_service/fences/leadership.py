@@ -30,7 +30,7 @@ async def relay_where_leading(projection: Projection, state: Log, executor: Exec
     lease = Lease(state, "fences", uuid4().hex, ttl_s=LEASE_S)
     while True:
         try:
-            async with lease.hold() as held, publisher(target) as publish:
+            async with lease.hold() as held, publisher(target, projection.log.epoch) as publish:
                 await _relay(held, Relay(projection, state, publish, executor))
         except Exception as error:
             # Whatever it was: the place is kept, so begin again from there.
@@ -56,8 +56,9 @@ async def _relay(held: Held, relay: Relay) -> None:
 
 
 @contextlib.asynccontextmanager
-async def publisher(target: str) -> AsyncIterator[Publisher]:
-    """Publishes events to the notification service at `target`, waiting while it is away."""
+async def publisher(target: str, epoch: bytes) -> AsyncIterator[Publisher]:
+    """Publishes events of the features log of this epoch to the notification service at `target`, waiting while it is
+    away."""
     async with NotificationClient(target, settings=ClientSettings(backoff=Backoff(cap_s=RECONNECT_CAP_S))) as client:
 
         async def publish(event: Event) -> None:
@@ -76,7 +77,8 @@ async def publisher(target: str) -> AsyncIterator[Publisher]:
             await client.publish(
                 message.topic,
                 notification.SerializeToString(),
-                message_id=event.message_id,
+                # A restored log uses its sequences again: without the epoch, events of it would be taken for repeats.
+                message_id=f"{epoch.hex()}/{event.message_id}",
                 attributes={
                     "event": event.kind_name,
                     "fence": message.id,

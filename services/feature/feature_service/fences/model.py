@@ -116,7 +116,7 @@ class Event(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """The same for the same event, whichever replica publishes it, however often."""
+        """The same for the same event of a log, whichever replica publishes it, however often."""
         kind = self.kind_name
         if self.reason == LeftReason.LEFT_REASON_FENCE_REMOVED:
             kind = "removed"

@@ -28,7 +28,7 @@ from feature_service.fences.book import FenceBook
 from feature_service.fences.changes import changes_of, dwell_append, stay_of
 from feature_service.fences.engine import FenceEngine, Outcome
 from feature_service.fences.inside import insides_at_start
-from feature_service.fences.model import Change, Event, Fence, Gone
+from feature_service.fences.model import Change, Event, Fence, Gone, Key, Member
 from feature_service.fences.requests import in_force
 from feature_service.fences.stored import (
     CURSOR,
@@ -136,6 +136,7 @@ class Relay:
                 self._engine.put(fence)
                 self._expect(fence)
         self._revisions |= {start.uid: start.revision for start in standing if start.uid in self._engine.fences}
+        orphans: dict[tuple[str, Key], Member | Gone] = {}  # of fences that had not begun yet, or are gone
         async for record in self._all(MEMBERS):
             uid, key, member = member_of(record)
             if uid in self._engine.fences:
@@ -144,9 +145,8 @@ class Relay:
                 else:
                     self._engine.restore(uid, member)
             elif not record.tombstone:
-                await self._keep(Outcome(members={(uid, key): Gone(0)}))
-        for uid in forgotten:
-            await self._keep(Outcome(), [removal_append(uid)])
+                orphans[uid, key] = Gone(0)
+        await self._keep(Outcome(members=orphans), [removal_append(uid) for uid in forgotten])
         await self._restore_cursor()
         # What was removed while nobody led sees all that happened until then; and what took its id comes after it. The
         # features log may have been restored since, to an earlier place.
