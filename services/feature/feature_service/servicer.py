@@ -191,7 +191,7 @@ class SeedServicer:
     async def list_features(self, request: seed.Point, context: Context) -> AsyncIterator[bytes]:
         """ListFeatures, from the collection `places`."""
         problems = Problems()
-        check_point(problems, "point", request.latitude, request.longitude)
+        check_point(problems, "", request.latitude, request.longitude)
         problems.check()
         await self._projection.until_ready()
         snapshot = self._projection.snapshot("places")

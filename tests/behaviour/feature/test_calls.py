@@ -369,7 +369,26 @@ async def test_fault_14_waiting_for_a_position_ends_with_the_deadline_or_a_reaso
     with pytest.raises(grpc.aio.AioRpcError) as late:
         await stub.GetFeature(request, timeout=0.3)
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    request.min_position.token = b"not a token"
-    with pytest.raises(grpc.aio.AioRpcError) as malformed:
-        await stub.GetFeature(request)
-    assert reason(malformed.value) == "POSITION_MALFORMED"
+
+
+async def test_a_position_that_is_none_is_named_by_its_field(stub: "Stub") -> None:
+    wrong = pb.Position(token=b"not a token")
+    origin = pb.Point(latitude=1, longitude=1)
+    calls: list[tuple[str, Any]] = [
+        ("min_position.token", stub.GetFeature(pb.GetFeatureRequest(id="x", min_position=wrong))),
+        ("min_position.token", stub.ListFeatures(pb.ListFeaturesRequest(origin=origin, min_position=wrong)).read()),
+        ("min_position.token", stub.WatchFeatures(pb.WatchFeaturesRequest(min_position=wrong)).read()),
+        ("resume.token", stub.WatchFeatures(pb.WatchFeaturesRequest(resume=wrong)).read()),
+    ]
+    for field, call in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as malformed:
+            await call
+        assert reason(malformed.value) == "POSITION_MALFORMED"
+        assert bad_fields(malformed.value) == [field]
+    requests = [
+        pb.NearestFeaturesRequest(id=1, latitudes=[1], longitudes=[1], min_position=wrong),
+        pb.NearestFeaturesRequest(id=2, latitudes=[1], longitudes=[1]),
+    ]
+    refused, answered = [answer async for answer in stub.NearestFeatures(iter(requests))]
+    assert (refused.error.reason, refused.error.field) == ("POSITION_MALFORMED", "min_position.token")
+    assert (answered.id, answered.HasField("error")) == (2, False)
