@@ -225,12 +225,14 @@ async def test_fault_19_a_put_is_refused_by_its_field_or_where_it_is_too_large_u
 
 async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stub", collection: str) -> None:
     wrong = feature("wrong", 0, 1_800_000_001)
-    large = feature("large", 0, 0, text="x" * 70_000)
+    large, far_over = feature("large", 0, 0, text="x" * (64 << 10)), feature("large", 0, 0, text="x" * 70_000)
     endless = feature("endless", 0, 0)
     endless.properties.update({"trip": {"stops": [1.0, math.nan], "price": 1e308}, "speed": math.inf, "age": -math.inf})
     requests = [
         pb.ImportFeaturesRequest(id=5, collection=collection, features=[feature("a", 0, 0), wrong, pb.Feature(id="b")]),
-        pb.ImportFeaturesRequest(id=3, collection=collection, features=[feature("a", 1, 1), large, feature("a", 2, 2)]),
+        pb.ImportFeaturesRequest(
+            id=3, collection=collection, features=[feature("a", 1, 1), large, far_over, feature("a", 2, 2)]
+        ),
         pb.ImportFeaturesRequest(id=9, collection=collection, features=[feature("a", 1, 1), endless]),
     ]
     answers = [answer async for answer in stub.ImportFeatures(iter(requests))]
@@ -240,7 +242,7 @@ async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stu
         (1, "INVALID_LOCATION", "location.longitude"),
         (2, "INVALID_LOCATION", "location"),
     ]
-    assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES")]
+    assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES"), (2, "TOO_LARGE")]
     assert [(e.index, e.reason, e.field) for e in answers[2].errors] == [
         (1, "INVALID_PROPERTIES", "properties.age"),
         (1, "INVALID_PROPERTIES", "properties.speed"),
