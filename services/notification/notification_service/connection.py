@@ -35,13 +35,14 @@ from notification_service.publishing import MAX_ID_BYTES, error_message
 from notification_service.registry import Registry
 from notification_service.starting import check_window, find_place, snapshot_frames
 from notification_service.subscription import CONNECT_WIRE, Subscription, gap_frame
-from notification_service.topics import check_filter
+from notification_service.topics import check_filter, shown
 from protos.notification.v1 import notification_pb2 as pb
 
 PROTOCOL_FEATURES = ("credit", "durable", "groups", "last_of_each", "presence")
 MAX_HEARTBEAT_MS = 3_600_000
 _check_filter = check_filter.__wrapped__
 """Without its cache, which would hold the filter of every idle stream: a stream asks once for each of its own."""
+MAX_ECHO = 64 * 1024
 WIND_UP_S = 5.0
 """How long the answers that are due at the end of a stream may take."""
 
@@ -310,10 +311,12 @@ class Connection:
         try:
             return self.subscriptions[name]
         except KeyError:
-            raise NotFound(f"no subscription {name!r} on this stream", reason="SUBSCRIPTION_UNKNOWN") from None
+            raise NotFound(f"no subscription {shown(name)} on this stream", reason="SUBSCRIPTION_UNKNOWN") from None
 
     def refuse(self, error: SignpostError, *, subscription: str = "", publish_id: int = 0) -> None:
         """Answer with an `error` frame."""
+        if len(subscription) > MAX_ECHO:
+            subscription = ""  # no name, and with the text of the error more than a message holds
         frame = pb.ErrorFrame(subscription=subscription, publish_id=publish_id, error=error_message(error))
         self.outbox.put(field(9, frame.SerializeToString()))
 

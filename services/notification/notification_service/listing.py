@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from signpost.errors import InvalidArgument, Violation
-from signpost.log.subjects import is_subject
 
 from notification_service.registry import Registry
-from notification_service.topics import FilterTrie, check_filter
+from notification_service.topics import FilterTrie, check_filter, is_topic
 from protos.notification.v1 import notification_pb2 as pb
 
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
@@ -40,7 +39,7 @@ async def list_topics(registry: Registry, request: pb.ListTopicsRequest) -> pb.L
 def list_presence(registry: Registry, request: pb.ListPresenceRequest) -> pb.ListPresenceResponse:
     """A page of the clients that are connected, on any replica."""
     size, after = _page(request.page_size, request.page_token, _CLIENT)
-    if request.topic and not is_subject(request.topic):
+    if request.topic and not is_topic(request.topic):
         raise _bad("topic", "must be a topic, without wildcards")
     found, more = registry.presence.page(request.topic, after, size)
     clients = [
