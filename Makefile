@@ -31,7 +31,7 @@ $(READY): requirements/dev.txt $(PACKAGES:%=%/pyproject.toml)
 setup: $(READY) ## make .venv with everything in it; the other targets do so by themselves
 
 # With job control, Ctrl-C at a terminal goes to the services and not to make, which then ends with their 0.
-DEV := $(BIN)/python -m signpost.cli.dev --data-dir .data --places deploy/data/places.geojsonl.gz
+DEV := $(BIN)/python -m signpost.cli.make_run --data-dir .data --places deploy/data/places.geojsonl.gz
 .PHONY: run
 run: $(READY) ## both services on real places, until Ctrl-C; data in .data/
 	@if [ -t 0 ]; then set -m; $(DEV); else exec $(DEV); fi

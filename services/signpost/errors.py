@@ -30,7 +30,8 @@ statuses by one table, `signpost.client.errors` turns statuses back.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 class SignpostError(Exception):
@@ -75,6 +76,11 @@ class InvalidArgument(SignpostError):
     def __init__(self, message: str, *, violations: Sequence[Violation] = (), reason: str | None = None) -> None:
         super().__init__(message, reason=reason)
         self.violations = tuple(violations)
+
+    def within(self, field: str) -> Self:
+        """The same, of what a request has in `field`: its path goes in front of the fields that are named."""
+        self.violations = tuple(replace(each, field=f"{field}.{each.field}") for each in self.violations)
+        return self
 
 
 class NotFound(SignpostError):

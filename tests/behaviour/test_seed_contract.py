@@ -12,6 +12,7 @@ import pytest
 
 from protos.feature.v1 import feature_pb2, feature_pb2_grpc
 from protos.notification.v1 import notification_pb2, notification_pb2_grpc
+from tests.behaviour.notification.stream import violations_of
 from tests.support.services import ServiceProcess
 
 LIST_FEATURES = "/stream_service.StreamService/ListFeatures"
@@ -114,7 +115,10 @@ async def test_list_features_answers_exactly_the_seed_bytes(feature: ServiceProc
 async def test_list_features_refuses_a_point_off_the_sphere(feature: ServiceProcess) -> None:
     async with grpc.aio.insecure_channel(feature.target) as channel:
         call: Any = channel.unary_stream(LIST_FEATURES, bytes, bytes)(point(900_000_001, 0), timeout=20)
-        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations_of(refused.value) == {"latitude": "must be from -900000000 to 900000000"}
 
 
 async def test_connect_answers_each_request_and_half_close_ends_it(chat_channel: grpc.aio.Channel) -> None:

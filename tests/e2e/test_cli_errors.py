@@ -77,6 +77,11 @@ def test_a_file_that_is_not_there(signpost: Signpost) -> None:
     assert signpost.fails("import", "/no/such/file") == "/no/such/file: No such file or directory"
 
 
+def test_a_collection_whose_features_are_no_list(signpost: Signpost) -> None:
+    line = signpost.fails("import", "-", stdin='{"features":null}')
+    assert line.startswith('"features" is null, not a list; write a FeatureCollection')
+
+
 def test_health_of_services_that_are_not_there(signpost: Signpost) -> None:
     done = signpost.run("health")
     assert done.returncode == 1

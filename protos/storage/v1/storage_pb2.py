@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/storage/v1/storage.proto\x12\nstorage.v1\"\xdc\x01\n\rFeatureRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x03put\x18\x02 \x01(\x0cH\x00\x12(\n\x07\x64\x65leted\x18\x03 \x01(\x0b\x32\x15.storage.v1.TombstoneH\x00\x12(\n\x07\x65xpired\x18\x04 \x01(\x0b\x32\x15.storage.v1.TombstoneH\x00\x12&\n\x07\x64welled\x18\x07 \x01(\x0b\x32\x13.storage.v1.DwelledH\x00\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\tB\x08\n\x06\x63hange\"p\n\x0b\x46\x65\x61tureHead\x12*\n\x08location\x18\x02 \x01(\x0b\x32\x18.storage.v1.HeadLocation\x12\n\n\x02id\x18\x03 \x01(\t\x12)\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x14.storage.v1.HeadTime\"3\n\x0cHeadLocation\x12\x10\n\x08latitude\x18\x01 \x01(\x05\x12\x11\n\tlongitude\x18\x02 \x01(\x05\"*\n\x08HeadTime\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"\x0b\n\tTombstone\"v\n\x07\x44welled\x12\x11\n\tfence_uid\x18\x01 \x01(\t\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x04\x12\x18\n\x10\x65ntered_sequence\x18\x03 \x01(\x04\x12\x12\n\ncollection\x18\x04 \x01(\t\x12\x12\n\nfeature_id\x18\x05 \x01(\t\"V\n\x12NotificationRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x13\n\tpublished\x18\x02 \x01(\x0cH\x00\x12\x11\n\tprincipal\x18\x03 \x01(\tB\x08\n\x06\x63hange\"]\n\nGroupState\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12\x13\n\x0b\x64one_deltas\x18\x03 \x03(\x04\x12\r\n\x05tried\x18\x04 \x03(\x04\x12\r\n\x05tries\x18\x05 \x03(\r\"Q\n\x0c\x43ursorRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x0c\"f\n\rSessionRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x15\n\rsince_time_ns\x18\x03 \x01(\x03\x12\x1a\n\x12\x66\x65nced_session_ids\x18\x04 \x03(\t\"L\n\x0ePresenceRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x19\n\x11\x63onnected_time_ns\x18\x02 \x01(\x03\x12\x0f\n\x07\x66ilters\x18\x03 \x03(\t\"1\n\rReplicaRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x10\n\x08renewals\x18\x02 \x01(\x04\"\x91\x01\n\x0bRecordBatch\x12\x11\n\tsequences\x18\x01 \x03(\x04\x12\x10\n\x08subjects\x18\x02 \x03(\t\x12\x13\n\x0bmessage_ids\x18\x03 \x03(\t\x12\x10\n\x08times_ns\x18\x04 \x03(\x06\x12\x10\n\x08payloads\x18\x05 \x03(\x0c\x12\x12\n\ntombstones\x18\x06 \x03(\x08\x12\x10\n\x08previous\x18\x07 \x03(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fprotos/storage/v1/storage.proto\x12\nstorage.v1\"\xdc\x01\n\rFeatureRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x03put\x18\x02 \x01(\x0cH\x00\x12(\n\x07\x64\x65leted\x18\x03 \x01(\x0b\x32\x15.storage.v1.TombstoneH\x00\x12(\n\x07\x65xpired\x18\x04 \x01(\x0b\x32\x15.storage.v1.TombstoneH\x00\x12&\n\x07\x64welled\x18\x07 \x01(\x0b\x32\x13.storage.v1.DwelledH\x00\x12\x11\n\tprincipal\x18\x05 \x01(\t\x12\x13\n\x0btraceparent\x18\x06 \x01(\tB\x08\n\x06\x63hange\"p\n\x0b\x46\x65\x61tureHead\x12*\n\x08location\x18\x02 \x01(\x0b\x32\x18.storage.v1.HeadLocation\x12\n\n\x02id\x18\x03 \x01(\t\x12)\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x14.storage.v1.HeadTime\"?\n\x0bImportBatch\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0c\"3\n\x0cHeadLocation\x12\x10\n\x08latitude\x18\x01 \x01(\x05\x12\x11\n\tlongitude\x18\x02 \x01(\x05\"*\n\x08HeadTime\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"\x0b\n\tTombstone\"v\n\x07\x44welled\x12\x11\n\tfence_uid\x18\x01 \x01(\t\x12\x16\n\x0e\x66\x65nce_revision\x18\x02 \x01(\x04\x12\x18\n\x10\x65ntered_sequence\x18\x03 \x01(\x04\x12\x12\n\ncollection\x18\x04 \x01(\t\x12\x12\n\nfeature_id\x18\x05 \x01(\t\"V\n\x12NotificationRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x13\n\tpublished\x18\x02 \x01(\x0cH\x00\x12\x11\n\tprincipal\x18\x03 \x01(\tB\x08\n\x06\x63hange\"]\n\nGroupState\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\r\n\x05\x66loor\x18\x02 \x01(\x04\x12\x13\n\x0b\x64one_deltas\x18\x03 \x03(\x04\x12\r\n\x05tried\x18\x04 \x03(\x04\x12\r\n\x05tries\x18\x05 \x03(\r\"Q\n\x0c\x43ursorRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\x0c\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\r\n\x05\x65poch\x18\x04 \x01(\x0c\"f\n\rSessionRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x15\n\rsince_time_ns\x18\x03 \x01(\x03\x12\x1a\n\x12\x66\x65nced_session_ids\x18\x04 \x03(\t\"L\n\x0ePresenceRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x19\n\x11\x63onnected_time_ns\x18\x02 \x01(\x03\x12\x0f\n\x07\x66ilters\x18\x03 \x03(\t\"1\n\rReplicaRecord\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x10\n\x08renewals\x18\x02 \x01(\x04\"\x91\x01\n\x0bRecordBatch\x12\x11\n\tsequences\x18\x01 \x03(\x04\x12\x10\n\x08subjects\x18\x02 \x03(\t\x12\x13\n\x0bmessage_ids\x18\x03 \x03(\t\x12\x10\n\x08times_ns\x18\x04 \x03(\x06\x12\x10\n\x08payloads\x18\x05 \x03(\x0c\x12\x12\n\ntombstones\x18\x06 \x03(\x08\x12\x10\n\x08previous\x18\x07 \x03(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,26 +35,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEATURERECORD']._serialized_end=268
   _globals['_FEATUREHEAD']._serialized_start=270
   _globals['_FEATUREHEAD']._serialized_end=382
-  _globals['_HEADLOCATION']._serialized_start=384
-  _globals['_HEADLOCATION']._serialized_end=435
-  _globals['_HEADTIME']._serialized_start=437
-  _globals['_HEADTIME']._serialized_end=479
-  _globals['_TOMBSTONE']._serialized_start=481
-  _globals['_TOMBSTONE']._serialized_end=492
-  _globals['_DWELLED']._serialized_start=494
-  _globals['_DWELLED']._serialized_end=612
-  _globals['_NOTIFICATIONRECORD']._serialized_start=614
-  _globals['_NOTIFICATIONRECORD']._serialized_end=700
-  _globals['_GROUPSTATE']._serialized_start=702
-  _globals['_GROUPSTATE']._serialized_end=795
-  _globals['_CURSORRECORD']._serialized_start=797
-  _globals['_CURSORRECORD']._serialized_end=878
-  _globals['_SESSIONRECORD']._serialized_start=880
-  _globals['_SESSIONRECORD']._serialized_end=982
-  _globals['_PRESENCERECORD']._serialized_start=984
-  _globals['_PRESENCERECORD']._serialized_end=1060
-  _globals['_REPLICARECORD']._serialized_start=1062
-  _globals['_REPLICARECORD']._serialized_end=1111
-  _globals['_RECORDBATCH']._serialized_start=1114
-  _globals['_RECORDBATCH']._serialized_end=1259
+  _globals['_IMPORTBATCH']._serialized_start=384
+  _globals['_IMPORTBATCH']._serialized_end=447
+  _globals['_HEADLOCATION']._serialized_start=449
+  _globals['_HEADLOCATION']._serialized_end=500
+  _globals['_HEADTIME']._serialized_start=502
+  _globals['_HEADTIME']._serialized_end=544
+  _globals['_TOMBSTONE']._serialized_start=546
+  _globals['_TOMBSTONE']._serialized_end=557
+  _globals['_DWELLED']._serialized_start=559
+  _globals['_DWELLED']._serialized_end=677
+  _globals['_NOTIFICATIONRECORD']._serialized_start=679
+  _globals['_NOTIFICATIONRECORD']._serialized_end=765
+  _globals['_GROUPSTATE']._serialized_start=767
+  _globals['_GROUPSTATE']._serialized_end=860
+  _globals['_CURSORRECORD']._serialized_start=862
+  _globals['_CURSORRECORD']._serialized_end=943
+  _globals['_SESSIONRECORD']._serialized_start=945
+  _globals['_SESSIONRECORD']._serialized_end=1047
+  _globals['_PRESENCERECORD']._serialized_start=1049
+  _globals['_PRESENCERECORD']._serialized_end=1125
+  _globals['_REPLICARECORD']._serialized_start=1127
+  _globals['_REPLICARECORD']._serialized_end=1176
+  _globals['_RECORDBATCH']._serialized_start=1179
+  _globals['_RECORDBATCH']._serialized_end=1324
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,16 @@ class FeatureHead(_message.Message):
     expire_time: HeadTime
     def __init__(self, location: _Optional[_Union[HeadLocation, _Mapping]] = ..., id: _Optional[str] = ..., expire_time: _Optional[_Union[HeadTime, _Mapping]] = ...) -> None: ...
 
+class ImportBatch(_message.Message):
+    __slots__ = ("id", "collection", "features")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    collection: str
+    features: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, id: _Optional[int] = ..., collection: _Optional[str] = ..., features: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class HeadLocation(_message.Message):
     __slots__ = ("latitude", "longitude")
     LATITUDE_FIELD_NUMBER: _ClassVar[int]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple, Protocol, TypeVar
 
-from signpost.errors import PositionAhead, PositionError, Unavailable
+from signpost.errors import InvalidArgument, PositionAhead, PositionError, Unavailable
 from signpost.log import positions
 from signpost.log.base import Log, Page, Record
 
@@ -181,12 +181,15 @@ class Projection:
             raise
 
     async def wait_visible(self, position: Position) -> None:
-        """Wait for a request's `min_position`. Raises PositionError where it is of another log."""
+        """Wait for a request's `min_position`. Raises PositionError where it is of another log, InvalidArgument."""
         match position.WhichOneof("position"):
             case "sequence":
                 await self.wait_for(position.sequence)
             case "token":
-                place = positions.decode(position.token)
+                try:
+                    place = positions.decode(position.token)
+                except InvalidArgument as error:
+                    raise error.within("min_position") from None
                 if place.epoch != self.log.epoch:
                     await self.log.resolve(position.token)
                 await self.wait_for(place.sequence)

@@ -34,6 +34,7 @@ from feature_service.validation import (
 from feature_service.watching import Watcher
 from feature_service.writes import Writer
 from protos.feature.v1 import feature_pb2 as pb
+from protos.storage.v1.storage_pb2 import ImportBatch
 from protos.stream_service import stream_service_pb2 as seed
 
 FEATURE_SERVICE = "feature.v1.FeatureService"
@@ -74,7 +75,7 @@ class FeatureServicer:
             yield answer
 
     async def import_features(
-        self, requests: AsyncIterator[pb.ImportFeaturesRequest], context: Context
+        self, requests: AsyncIterator[ImportBatch], context: Context
     ) -> AsyncIterator[pb.ImportFeaturesResponse]:
         """ImportFeatures."""
         async for answer in self._importer.run(requests):
@@ -157,7 +158,7 @@ class FeatureServicer:
                 ),
                 "ImportFeatures": grpc.stream_stream_rpc_method_handler(
                     self.import_features,
-                    pb.ImportFeaturesRequest.FromString,
+                    ImportBatch.FromString,
                     pb.ImportFeaturesResponse.SerializeToString,
                 ),
                 "GetFeature": grpc.unary_unary_rpc_method_handler(self.get_feature, pb.GetFeatureRequest.FromString),
@@ -191,7 +192,7 @@ class SeedServicer:
     async def list_features(self, request: seed.Point, context: Context) -> AsyncIterator[bytes]:
         """ListFeatures, from the collection `places`."""
         problems = Problems()
-        check_point(problems, "point", request.latitude, request.longitude)
+        check_point(problems, "", request.latitude, request.longitude)
         problems.check()
         await self._projection.until_ready()
         snapshot = self._projection.snapshot("places")

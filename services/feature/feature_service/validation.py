@@ -87,11 +87,12 @@ def check_message_id(problems: Problems, value: str) -> None:
 
 
 def check_point(problems: Problems, field: str, latitude: int, longitude: int) -> None:
-    """E7 coordinates in range."""
+    """E7 coordinates in range. `field` is the point's path, empty where the request is the point."""
+    path = f"{field}." if field else ""
     if not -LATITUDE_MAX <= latitude <= LATITUDE_MAX:
-        problems.add(f"{field}.latitude", f"must be from {-LATITUDE_MAX} to {LATITUDE_MAX}", "INVALID_LOCATION")
+        problems.add(f"{path}latitude", f"must be from {-LATITUDE_MAX} to {LATITUDE_MAX}", "INVALID_LOCATION")
     if not -LONGITUDE_MAX <= longitude <= LONGITUDE_MAX:
-        problems.add(f"{field}.longitude", f"must be from {-LONGITUDE_MAX} to {LONGITUDE_MAX}", "INVALID_LOCATION")
+        problems.add(f"{path}longitude", f"must be from {-LONGITUDE_MAX} to {LONGITUDE_MAX}", "INVALID_LOCATION")
 
 
 def encoded_feature(problems: Problems, field: str, feature: pb.Feature) -> bytes:

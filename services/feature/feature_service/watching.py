@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
-from signpost.errors import Draining, PositionAhead, PositionCompacted, PositionError
+from signpost.errors import Draining, InvalidArgument, PositionAhead, PositionCompacted, PositionError
 from signpost.log.base import Page
 
 from feature_service.events import FRAME_EVENTS, Event, batches, encoded, events_frame, frame, left
@@ -234,7 +234,10 @@ class _Stream:
     async def _resolve(self, position: pb.Position) -> int:
         log = self._projection.log
         if position.WhichOneof("position") == "token":
-            return await log.resolve(position.token)
+            try:
+                return await log.resolve(position.token)
+            except InvalidArgument as error:
+                raise error.within("resume") from None
         bounds = await log.bounds()
         if position.sequence > bounds.last:
             raise PositionAhead(

@@ -35,13 +35,14 @@ from notification_service.publishing import MAX_ID_BYTES, error_message
 from notification_service.registry import Registry
 from notification_service.starting import check_window, find_place, snapshot_frames
 from notification_service.subscription import CONNECT_WIRE, Subscription, gap_frame
-from notification_service.topics import check_filter
+from notification_service.topics import check_filter, shown
 from protos.notification.v1 import notification_pb2 as pb
 
 PROTOCOL_FEATURES = ("credit", "durable", "groups", "last_of_each", "presence")
 MAX_HEARTBEAT_MS = 3_600_000
 _check_filter = check_filter.__wrapped__
 """Without its cache, which would hold the filter of every idle stream: a stream asks once for each of its own."""
+MAX_ECHO = 64 * 1024
 WIND_UP_S = 5.0
 """How long the answers that are due at the end of a stream may take."""
 
@@ -140,8 +141,9 @@ class Connection:
         self.last_heard = time.monotonic()
         self.pinged = False
         if not self.connected_ns:
-            if request.WhichOneof("frame") != "hello":
-                raise InvalidArgument("the first frame must be `hello`", reason="HELLO_EXPECTED")
+            if (kind := request.WhichOneof("frame")) != "hello":
+                came = f"`{kind}`" if kind else "a frame that this server does not know"
+                raise _wrong("HELLO_EXPECTED", "hello", f"must be the first frame, in place of {came}")
             await self._hello(request.hello)
             return
         match request.WhichOneof("frame"):
@@ -171,9 +173,9 @@ class Connection:
                 except SignpostError as error:
                     self.refuse(error, subscription=request.unsubscribe.subscription)
             case "hello":
-                self.refuse(InvalidArgument("`hello` comes first, and once", reason="HELLO_REPEATED"))
+                self.refuse(_wrong("HELLO_REPEATED", "hello", "must come first, and once"))
             case _:
-                self.refuse(InvalidArgument("a frame that this server does not know", reason="FRAME_UNKNOWN"))
+                self.refuse(_wrong("FRAME_UNKNOWN", "frame", "must be one that this server knows"))
 
     async def _hello(self, hello: pb.Hello) -> None:
         violations = _hello_violations(hello)
@@ -213,13 +215,13 @@ class Connection:
         if not 1 <= len(name.encode()) <= MAX_ID_BYTES:
             raise _invalid("subscription", f"must be 1 to {MAX_ID_BYTES} bytes")
         if name in self.subscriptions:
-            raise InvalidArgument(f"subscription {name!r} is there already", reason="SUBSCRIPTION_EXISTS")
+            raise _wrong("SUBSCRIPTION_EXISTS", "subscription", f"must be a new name: {name!r} is there already")
         if len(self.subscriptions) >= settings.max_subscriptions:
             raise ResourceExhausted(
                 f"a stream holds at most {settings.max_subscriptions} subscriptions", reason="TOO_MANY_SUBSCRIPTIONS"
             )
         pattern = _check_filter(frame.filter)
-        window = check_window(frame.window_bytes) if frame.HasField("window_bytes") else None
+        window = check_window("window_bytes", frame.window_bytes) if frame.HasField("window_bytes") else None
         if frame.group:
             await self._join(frame, pattern, window)
             return
@@ -297,7 +299,7 @@ class Connection:
         cursor.ack(frame.through)
 
     def _credit(self, frame: pb.CreditFrame) -> None:
-        self._find(frame.subscription).credit(check_window(frame.bytes))
+        self._find(frame.subscription).credit(check_window("bytes", frame.bytes))
 
     def _guard(self, handle: Any, frame: Any, subscription: str) -> None:
         try:
@@ -309,10 +311,12 @@ class Connection:
         try:
             return self.subscriptions[name]
         except KeyError:
-            raise NotFound(f"no subscription {name!r} on this stream", reason="SUBSCRIPTION_UNKNOWN") from None
+            raise NotFound(f"no subscription {shown(name)} on this stream", reason="SUBSCRIPTION_UNKNOWN") from None
 
     def refuse(self, error: SignpostError, *, subscription: str = "", publish_id: int = 0) -> None:
         """Answer with an `error` frame."""
+        if len(subscription) > MAX_ECHO:
+            subscription = ""  # no name, and with the text of the error more than a message holds
         frame = pb.ErrorFrame(subscription=subscription, publish_id=publish_id, error=error_message(error))
         self.outbox.put(field(9, frame.SerializeToString()))
 
@@ -358,3 +362,8 @@ def _hello_violations(hello: pb.Hello) -> list[Violation]:
 
 def _invalid(name: str, rule: str) -> InvalidArgument:
     return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule)])
+
+
+def _wrong(reason: str, name: str, rule: str) -> InvalidArgument:
+    """One with a reason of its own, by which clients know it."""
+    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule, reason)], reason=reason)

@@ -131,7 +131,10 @@ class Cursor:
 
     async def _settle(self, position: pb.Position) -> tuple[bytes, int]:
         if position.WhichOneof("position") == "token":
-            return position.token, await self._log.resolve(position.token)
+            try:
+                return position.token, await self._log.resolve(position.token)
+            except InvalidArgument as error:
+                raise error.within("through") from None
         # What another replica has delivered this one may not have seen yet.
         if position.sequence > self._log.head and position.sequence > (last := (await self._log.bounds()).last):
             raise PositionAhead(f"{position.sequence} is beyond the head of the log", first_available=last + 1)

@@ -34,7 +34,7 @@ class MemberSettings(NamedTuple):
 def member_settings(frame: pb.SubscribeFrame) -> MemberSettings:
     """The group settings of a frame; raises InvalidArgument with every bad field."""
     bad = []
-    if not is_subject(frame.group) or len(frame.group) > MAX_GROUP_BYTES:
+    if len(frame.group) > MAX_GROUP_BYTES or not is_subject(frame.group):
         bad.append(Violation("group", f"must be at most {MAX_GROUP_BYTES} bytes of the topic alphabet"))
     if frame.durable:
         bad.append(Violation("durable", "does not go with a group, which keeps its own place"))

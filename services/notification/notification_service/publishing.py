@@ -15,6 +15,7 @@ from protos.notification.v1 import notification_pb2 as pb
 
 MAX_ID_BYTES = 128
 MAX_ATTRIBUTES = 64
+MAX_PARTICULARS_BYTES = 1 << 20
 MAX_TTL_MS = 100 * 365 * 86_400_000
 _new = tuple.__new__  # a NamedTuple's own constructor takes three times as long, once for each publication
 
@@ -100,7 +101,7 @@ def results(answers: Sequence[Appended | SignpostError], bad: Mapping[int, Signp
         for index in sorted(bad):
             merged.insert(index, bad[index])
         answers = merged
-    return publish_results(answers, _error_result)
+    return publish_results(answers, _Refusals().result)
 
 
 def error_message(error: BaseException) -> pb.Error:
@@ -112,8 +113,22 @@ def error_message(error: BaseException) -> pb.Error:
     return pb.Error(code=code, reason=reason, message=message, metadata=metadata, retry_after_ms=retry_ms)
 
 
-def _error_result(error: SignpostError) -> bytes:
-    return field(2, pb.PublishResult(error=error_message(error)).SerializeToString())
+class _Refusals:
+    """The refusals of one frame: their code and reason, and their particulars as far as the answer is no message too
+    large: 10,000 publications may be wrong."""
+
+    def __init__(self) -> None:
+        self._left = MAX_PARTICULARS_BYTES
+
+    def result(self, error: SignpostError) -> bytes:
+        """The encoded result."""
+        message = error_message(error)
+        if self._left <= 0:
+            message.ClearField("message")
+            message.ClearField("metadata")
+        encoded = field(2, pb.PublishResult(error=message).SerializeToString())
+        self._left -= len(encoded)
+        return encoded
 
 
 def _invalid(name: str, rule: str) -> InvalidArgument:

@@ -46,7 +46,10 @@ async def find_place(hub: Hub, start: pb.Start, cursor: Cursor | None) -> Place:
         case "time_ns":
             return await _at(log, await log.before_time(max(0, start.time_ns)))
         case "after":
-            return await _after(log, start.after)
+            try:
+                return await _after(log, start.after)
+            except InvalidArgument as error:
+                raise error.within("start.after") from None
         case "cursor":
             if cursor is None:
                 raise _bad("start.cursor", "needs `durable`")
@@ -92,10 +95,10 @@ async def snapshot_frames(
     return (first if kept else place), frames
 
 
-def check_window(window: int) -> int:
-    """A window or an addition to it, in bytes; raises InvalidArgument."""
+def check_window(name: str, window: int) -> int:
+    """A window or an addition to it, in bytes, out of the field `name`; raises InvalidArgument."""
     if not 1 <= window <= 1 << 26:
-        raise _bad("window_bytes", f"must be 1 to {1 << 26}")
+        raise _bad(name, f"must be 1 to {1 << 26}")
     return window
 
 

@@ -15,8 +15,14 @@ from signpost.log.subjects import is_filter, is_subject
 MAX_TOPIC_BYTES = 256
 MAX_TOPIC_TOKENS = 16
 MAX_CACHED_TOPICS = 131_072
+MAX_SHOWN = 128
 
 T = TypeVar("T")
+
+
+def is_topic(text: str) -> bool:
+    """Whether it is a legal topic, the system's or not. The size first: of 4 MiB the tokens take a second."""
+    return _fits(text) and is_subject(text)
 
 
 @lru_cache(65_536)
@@ -25,7 +31,7 @@ def check_topic(topic: str) -> str:
 
     Raises InvalidArgument for what is no topic, PermissionDenied (SYSTEM_TOPIC) for the system's.
     """
-    if not is_subject(topic) or not _fits(topic):
+    if not is_topic(topic):
         raise _refused("topic", topic, "1 to 16 tokens of letters, digits, '-', '_', '~' and %XX, no wildcard")
     if topic.startswith("_"):
         raise PermissionDenied(
@@ -39,7 +45,7 @@ def check_topic(topic: str) -> str:
 @lru_cache(65_536)
 def check_filter(pattern: str) -> str:
     """The filter, if it is one; raises InvalidArgument."""
-    if not is_filter(pattern) or not _fits(pattern):
+    if not _fits(pattern) or not is_filter(pattern):
         raise _refused("filter", pattern, "a topic, in which '*' stands for one token and a last '>' for the rest")
     return pattern
 
@@ -58,14 +64,18 @@ def matches(pattern: str, topic: str) -> bool:
     return all(want in ("*", token) for want, token in zip(wanted, tokens, strict=False))
 
 
+def shown(text: str) -> str:
+    """A client's text as errors show it: quoted, the beginning of a long one."""
+    return repr(text) if len(text) <= MAX_SHOWN else repr(text[:MAX_SHOWN]) + "..."
+
+
 def _fits(text: str) -> bool:
     return len(text) <= MAX_TOPIC_BYTES and text.count(".") < MAX_TOPIC_TOKENS
 
 
 def _refused(field: str, value: str, rule: str) -> InvalidArgument:
-    shown = value if len(value) <= MAX_TOPIC_BYTES else value[:MAX_TOPIC_BYTES] + "..."
     description = f"must be {rule}, at most {MAX_TOPIC_BYTES} bytes"
-    return InvalidArgument(f"{shown!r} is no {field}", violations=[Violation(field, description)])
+    return InvalidArgument(f"{shown(value)} is no {field}", violations=[Violation(field, description)])
 
 
 _NONE: dict[str, Any] = {}

@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +31,8 @@ from signpost.errors import SignpostError
 
 STOP_TIMEOUT_S = 30.0
 """A service that has not drained by then is killed."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends it; `make_run` hears them before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +179,8 @@ async def run(data_dir: Path, places: Path) -> int:
         if address := service.taken():
             raise Taken(f"something answers at {address} already; end it first (another make run?)")
     told = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    for number in SIGNALS:
+        signal.signal(number, partial(_tell, asyncio.get_running_loop(), told))
     processes = [await service.start(data_dir) for service in SERVICES]
     ends = [asyncio.create_task(told.wait()), *(asyncio.create_task(process.wait()) for process in processes)]
     prepared = asyncio.create_task(prepare(places, data_dir))
@@ -194,6 +197,12 @@ async def run(data_dir: Path, places: Path) -> int:
     return 0 if told.is_set() else 1
 
 
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event, *_: object) -> None:
+    """A signal has come. The loop's own handlers would be gone, and the next Ctrl-C a traceback, with its end."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(told.set)
+
+
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="make run", description=__doc__.splitlines()[0] if __doc__ else None)
@@ -204,7 +213,6 @@ def main() -> None:
         raise SystemExit(asyncio.run(run(arguments.data_dir, arguments.places)))
     except (LoadFailed, Taken, SignpostError, grpc.RpcError) as error:
         raise SystemExit(f"make run: {error}") from None
-
-
-if __name__ == "__main__":
-    main()
+    finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # there is nothing left to end

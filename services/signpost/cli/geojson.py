@@ -12,7 +12,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,13 @@ _COLLECTION = re.compile(rb'"type"\s*:\s*"FeatureCollection"|"features"\s*:\s*\[
 _GZIP = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n\x1e"
+_KINDS = {
+    "null": "null",
+    "boolean": "true or false",
+    "number": "a number",
+    "string": "a text",
+    "start_map": "an object",
+}
 STDIN = "-"
 
 
@@ -72,6 +79,36 @@ class Ahead(io.RawIOBase):
             raise CommandError(f"the gzip file is damaged ({error}); what came before it is loaded") from None
 
 
+class Features:
+    """A FeatureCollection for its parser to read. Raises CommandError where its `features` are no list.
+
+    That parser passes over what is not a list, as it does over what it was not asked for.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+        self._found = ijson.sendable_list()
+        self._parser = ijson.parse_coro(self._found)
+        self._are_a_list = False
+
+    def read(self, size: int = -1) -> bytes:
+        """More of it."""
+        data = self._stream.read(size)
+        if size and not self._are_a_list:  # the parser asks for nothing once, to see that it gets bytes
+            self._look(data)
+        return data
+
+    def _look(self, data: bytes) -> None:
+        with suppress(StopIteration):  # so it ends with the last byte of a whole text
+            self._parser.send(data)
+        kind = next((event for prefix, event, _ in self._found if prefix == "features"), "")
+        self._found.clear()
+        self._are_a_list = kind == "start_array"
+        if not self._are_a_list and (kind or not data):
+            wrong = f'"features" is {_KINDS[kind]}, not a list' if kind else 'there is no "features" in it'
+            raise CommandError(f"{wrong}; write a FeatureCollection with a list of Features, or one Feature a line")
+
+
 class Source:
     """An open file or stdin. `fraction_read` is how far reading has come, 0 to 1; None where the end is unknown.
 
@@ -108,7 +145,7 @@ class Source:
     def _collection(self) -> Iterator[Item]:
         index = 0
         try:
-            for value in ijson.items(self.stream, "features.item", use_float=True):
+            for value in ijson.items(Features(self.stream), "features.item", use_float=True):
                 yield Item(f"item {index}", value)
                 index += 1
         except ijson.JSONError as error:
@@ -204,7 +241,9 @@ def to_properties(value: dict[str, Any]) -> dict[str, Any]:
 
 def to_point(value: Any) -> tuple[float, float]:
     """Longitude and latitude of a GeoJSON Feature with a Point. Raises ValueError with what is wrong."""
-    if not isinstance(value, dict) or value.get("type") != "Feature":
+    if not isinstance(value, dict):
+        raise ValueError(f"not a GeoJSON Feature but {_kind(value)}")
+    if value.get("type") != "Feature":
         raise ValueError('not a GeoJSON Feature ("type": "Feature" is missing)')
     geometry = value.get("geometry")
     if not isinstance(geometry, dict) or geometry.get("type") != "Point":
@@ -216,3 +255,16 @@ def to_point(value: Any) -> tuple[float, float]:
                 return float(longitude), float(latitude)
             raise ValueError(f"coordinates out of range: {longitude},{latitude} (GeoJSON has the longitude first)")
     raise ValueError("coordinates are not [longitude, latitude]")
+
+
+def _kind(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+    return "a list"

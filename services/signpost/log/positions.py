@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from signpost.errors import EpochChanged, InvalidArgument, LogRewound, PositionAhead, PositionCompacted
+from signpost.errors import EpochChanged, InvalidArgument, LogRewound, PositionAhead, PositionCompacted, Violation
 from signpost.log.base import Bounds, Record
 from signpost.wire import varint
 
@@ -51,7 +51,11 @@ def encode_record(epoch: bytes, record: Record) -> bytes:
 
 
 def decode(token: bytes) -> Position:
-    """The parts of a token; InvalidArgument (reason POSITION_MALFORMED) for bytes that are none."""
+    """The parts of a token.
+
+    Raises InvalidArgument (reason POSITION_MALFORMED, field `token`) for bytes that are none: who knows which field
+    of a request they came in says so by `within`.
+    """
     if 1 + EPOCH_BYTES + 5 <= len(token) <= MAX_TOKEN_BYTES and token[0] == VERSION:
         sequence = 0
         for place, byte in enumerate(token[1 + EPOCH_BYTES : -4]):
@@ -59,7 +63,9 @@ def decode(token: bytes) -> Position:
         position = Position(token[1 : 1 + EPOCH_BYTES], sequence, int.from_bytes(token[-4:], "big"))
         if sequence <= MAX_SEQUENCE and encode(*position) == token:
             return position
-    raise InvalidArgument("these bytes are no position of a log", reason="POSITION_MALFORMED")
+    rule = f"must be a position as this service gave it, at most {MAX_TOKEN_BYTES} bytes"
+    violation = Violation("token", rule, "POSITION_MALFORMED")
+    raise InvalidArgument("these bytes are no position of a log", violations=[violation], reason="POSITION_MALFORMED")
 
 
 def check_bounds(after: int, bounds: Bounds, *, allow_gaps: bool = False) -> None:

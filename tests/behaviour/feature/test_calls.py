@@ -225,12 +225,14 @@ async def test_fault_19_a_put_is_refused_by_its_field_or_where_it_is_too_large_u
 
 async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stub", collection: str) -> None:
     wrong = feature("wrong", 0, 1_800_000_001)
-    large = feature("large", 0, 0, text="x" * 70_000)
+    large, far_over = feature("large", 0, 0, text="x" * (64 << 10)), feature("large", 0, 0, text="x" * 70_000)
     endless = feature("endless", 0, 0)
     endless.properties.update({"trip": {"stops": [1.0, math.nan], "price": 1e308}, "speed": math.inf, "age": -math.inf})
     requests = [
         pb.ImportFeaturesRequest(id=5, collection=collection, features=[feature("a", 0, 0), wrong, pb.Feature(id="b")]),
-        pb.ImportFeaturesRequest(id=3, collection=collection, features=[feature("a", 1, 1), large, feature("a", 2, 2)]),
+        pb.ImportFeaturesRequest(
+            id=3, collection=collection, features=[feature("a", 1, 1), large, far_over, feature("a", 2, 2)]
+        ),
         pb.ImportFeaturesRequest(id=9, collection=collection, features=[feature("a", 1, 1), endless]),
     ]
     answers = [answer async for answer in stub.ImportFeatures(iter(requests))]
@@ -240,7 +242,7 @@ async def test_import_names_bad_items_and_keeps_the_order_of_the_good(stub: "Stu
         (1, "INVALID_LOCATION", "location.longitude"),
         (2, "INVALID_LOCATION", "location"),
     ]
-    assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES")]
+    assert [(e.index, e.reason) for e in answers[1].errors] == [(1, "INVALID_PROPERTIES"), (2, "TOO_LARGE")]
     assert [(e.index, e.reason, e.field) for e in answers[2].errors] == [
         (1, "INVALID_PROPERTIES", "properties.age"),
         (1, "INVALID_PROPERTIES", "properties.speed"),
@@ -369,7 +371,26 @@ async def test_fault_14_waiting_for_a_position_ends_with_the_deadline_or_a_reaso
     with pytest.raises(grpc.aio.AioRpcError) as late:
         await stub.GetFeature(request, timeout=0.3)
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    request.min_position.token = b"not a token"
-    with pytest.raises(grpc.aio.AioRpcError) as malformed:
-        await stub.GetFeature(request)
-    assert reason(malformed.value) == "POSITION_MALFORMED"
+
+
+async def test_a_position_that_is_none_is_named_by_its_field(stub: "Stub") -> None:
+    wrong = pb.Position(token=b"not a token")
+    origin = pb.Point(latitude=1, longitude=1)
+    calls: list[tuple[str, Any]] = [
+        ("min_position.token", stub.GetFeature(pb.GetFeatureRequest(id="x", min_position=wrong))),
+        ("min_position.token", stub.ListFeatures(pb.ListFeaturesRequest(origin=origin, min_position=wrong)).read()),
+        ("min_position.token", stub.WatchFeatures(pb.WatchFeaturesRequest(min_position=wrong)).read()),
+        ("resume.token", stub.WatchFeatures(pb.WatchFeaturesRequest(resume=wrong)).read()),
+    ]
+    for field, call in calls:
+        with pytest.raises(grpc.aio.AioRpcError) as malformed:
+            await call
+        assert reason(malformed.value) == "POSITION_MALFORMED"
+        assert bad_fields(malformed.value) == [field]
+    requests = [
+        pb.NearestFeaturesRequest(id=1, latitudes=[1], longitudes=[1], min_position=wrong),
+        pb.NearestFeaturesRequest(id=2, latitudes=[1], longitudes=[1]),
+    ]
+    refused, answered = [answer async for answer in stub.NearestFeatures(iter(requests))]
+    assert (refused.error.reason, refused.error.field) == ("POSITION_MALFORMED", "min_position.token")
+    assert (answered.id, answered.HasField("error")) == (2, False)

@@ -41,7 +41,7 @@ async def test_the_seed_contract_byte_for_byte(tmp_path: Path) -> None:
         assert answers == [b"\x0a\x01A" + b"\x12\x0d\x08\x02\x10" + minus_one, b"\x12\x02\x08\x03"]
         with pytest.raises(grpc.aio.AioRpcError) as bad:
             await call(b"\x08" + b"\xff\xff\xff\xff\x07").read()
-        assert bad_fields(bad.value) == ["point.latitude"]
+        assert bad_fields(bad.value) == ["latitude"]
 
 
 async def test_fault_22_after_kill_everything_acknowledged_is_there_and_streams_go_on(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
 
 from protos.notification.v1 import notification_pb2 as pb
 from protos.notification.v1.notification_pb2_grpc import NotificationServiceStub
@@ -109,13 +110,18 @@ def notes(topic: str, payloads: Iterable[bytes | str]) -> list[pb.Publication]:
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
     """The reason in a status's ErrorInfo."""
-    from google.rpc import error_details_pb2, status_pb2
+    info = error_details_pb2.ErrorInfo()
+    return str(info.reason) if any(detail.Unpack(info) for detail in _details_of(error)) else ""
 
+
+def violations_of(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    """What a status's BadRequest says of each field."""
+    bad = error_details_pb2.BadRequest()
+    named = bad.field_violations if any(detail.Unpack(bad) for detail in _details_of(error)) else ()
+    return {violation.field: violation.description for violation in named}
+
+
+def _details_of(error: grpc.aio.AioRpcError) -> list[Any]:
     metadata: Any = error.trailing_metadata() or ()
-    for key, value in metadata:
-        if key == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
-                    return str(info.reason)
-    return ""
+    packed = next((value for key, value in metadata if key == "grpc-status-details-bin"), b"")
+    return list(status_pb2.Status.FromString(packed).details)

@@ -17,7 +17,9 @@ from tests.behaviour.notification.stream import (
     after,
     notes,
     reason_of,
+    violations_of,
 )
+from tests.support.fields import has_field
 
 
 async def test_hello_is_answered_with_the_limits(channel: grpc.aio.Channel) -> None:
@@ -41,6 +43,7 @@ async def test_another_first_frame_ends_the_stream(channel: grpc.aio.Channel) ->
             await stream.next()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(caught.value) == "HELLO_EXPECTED"
+    assert violations_of(caught.value) == {"hello": "must be the first frame, in place of `ping`"}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,11 @@ async def test_a_wrong_hello_ends_the_stream(channel: grpc.aio.Channel, hello: d
         ({"unsubscribe": pb.UnsubscribeFrame(subscription="none")}, "SUBSCRIPTION_UNKNOWN"),
         ({"credit": pb.CreditFrame(subscription="none", bytes=1)}, "SUBSCRIPTION_UNKNOWN"),
         ({"ack": pb.AckFrame(subscription="none")}, "SUBSCRIPTION_UNKNOWN"),
+        ({"ack": pb.AckFrame(subscription="there")}, "INVALID_ARGUMENT"),
+        ({"credit": pb.CreditFrame(subscription="there")}, "INVALID_ARGUMENT"),
+        ({"subscribe": pb.SubscribeFrame(subscription="there", filter="a")}, "SUBSCRIPTION_EXISTS"),
+        ({"subscribe": pb.SubscribeFrame(subscription="s", filter="a", group="g.*")}, "INVALID_ARGUMENT"),
+        ({"subscribe": pb.SubscribeFrame(subscription="s", filter="a", group="g", ack_wait_ms=1)}, "INVALID_ARGUMENT"),
         ({"publish": pb.PublishFrame(id=0, publications=notes("a", ["x"]))}, "INVALID_ARGUMENT"),
         ({"publish": pb.PublishFrame(id=1)}, "INVALID_ARGUMENT"),
     ],
@@ -84,10 +92,16 @@ async def test_a_wrong_hello_ends_the_stream(channel: grpc.aio.Channel, hello: d
 async def test_a_wrong_frame_is_answered_and_the_stream_lives(
     stream: Stream, frame: dict[str, Any], reason: str
 ) -> None:
+    await stream.subscribe("there", name="there")
     await stream.send(**frame)
     error = (await stream.read("error")).error
     assert error.error.reason == reason
     assert error.error.message
+    if error.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]:
+        (kind,) = frame or [""]
+        for field in error.error.metadata:
+            assert field in ("hello", "frame") or has_field(frame[kind].DESCRIPTOR, field), field
+        assert error.error.metadata, "no field is named"
     await stream.send(ping=pb.Ping(id=7))
     assert (await stream.read("pong")).pong.id == 7
 
@@ -261,7 +275,8 @@ async def test_a_durable_cursor_goes_on_where_it_was_acknowledged(channel: grpc.
         await stream.hello(topic, "s3")
         await stream.subscribe(topic, CURSOR, durable=True)
         await stream.send(ack=pb.AckFrame(subscription="s", through=pb.Position(token=b"?")))
-        assert (await stream.read("error")).error.error.reason == "POSITION_MALFORMED"
+        error = (await stream.read("error")).error.error
+        assert (error.reason, list(error.metadata)) == ("POSITION_MALFORMED", ["through.token"])
 
 
 async def test_half_close_ends_with_ok_once_the_answers_are_out(stream: Stream, topic: str) -> None:

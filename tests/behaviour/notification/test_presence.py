@@ -10,7 +10,7 @@ from signpost.client import NotificationClient
 
 from protos.notification.v1 import notification_pb2 as pb
 from tests.behaviour.notification.presence import connected, event, names, until_names, who
-from tests.behaviour.notification.stream import OWN_CONNECTION, Stream, notes, reason_of, stub_of
+from tests.behaviour.notification.stream import OWN_CONNECTION, Stream, notes, reason_of, stub_of, violations_of
 from tests.support.services import ServiceProcess, running
 
 MODULE = "notification_service"
@@ -152,9 +152,39 @@ async def test_what_is_wrong_with_a_question(service: ServiceProcess) -> None:
             stub.ListPresence(pb.ListPresenceRequest(topic="a.*"), timeout=10),
             stub.ListPresence(pb.ListPresenceRequest(page_size=1001), timeout=10),
             stub.ListTopics(pb.ListTopicsRequest(filter="a..b"), timeout=10),
-            stub.ListTopics(pb.ListTopicsRequest(page_token="x" * 2000), timeout=10),
+            stub.ListTopics(pb.ListTopicsRequest(page_size=1001), timeout=10),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert reason_of(caught.value) == "INVALID_ARGUMENT"
+            assert violations_of(caught.value)
+
+
+async def test_a_foreign_page_token_is_refused(service: ServiceProcess, topic: str) -> None:
+    """Also one of the other list."""
+    async with (
+        grpc.aio.insecure_channel(service.target, options=OWN_CONNECTION) as channel,
+        connected(service.target, f"{topic}-1", "1", topic),
+        connected(service.target, f"{topic}-2", "1", topic) as stream,
+    ):
+        stub = stub_of(channel)
+        await until_names(service.target, topic, [f"{topic}-1", f"{topic}-2"])
+        await stream.publish(*notes(f"{topic}.a", ["x"]), *notes(f"{topic}.b", ["x"]))
+        page = pb.ListTopicsRequest(filter=f"{topic}.*", page_size=1)
+        topics = (await stub.ListTopics(page, timeout=10)).next_page_token
+        clients = (
+            await stub.ListPresence(pb.ListPresenceRequest(topic=topic, page_size=1), timeout=10)
+        ).next_page_token
+        assert topics
+        assert clients
+        foreign = ["x", "a.b", f"{topic}.a", "x" * 2000, "\N{SNOWMAN}", "====", "dG9waWMv", f"{topics}A"]
+        for method, request, tokens in (
+            (stub.ListTopics, pb.ListTopicsRequest, [*foreign, clients]),
+            (stub.ListPresence, pb.ListPresenceRequest, [*foreign, topics]),
+        ):
+            for token in tokens:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await method(request(page_token=token), timeout=10)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+                assert violations_of(caught.value) == {"page_token": "is no token of this server's"}

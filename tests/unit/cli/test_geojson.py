@@ -110,6 +110,39 @@ def test_a_collection_that_is_cut_off_says_where(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        (b'{"features":null}', '"features" is null'),
+        (b'{"type":"FeatureCollection","features":{"item":[{}]}}', '"features" is an object'),
+        (b'{"type":"FeatureCollection","features":5,"bbox":[[1]]}', '"features" is a number'),
+        (b'{"type":"FeatureCollection","features":"item"}', '"features" is a text'),
+        (b'{"type":"FeatureCollection",\n"features":false}\n', '"features" is true or false'),
+        (b'{"type":"FeatureCollection"}', 'there is no "features"'),
+        (b'{"type":"FeatureCollection","bbox":[%s0]}' % (b"0," * 100_000), 'there is no "features"'),
+        (gzip.compress(b'{"type":"FeatureCollection","of":{"features":[1]}}'), 'there is no "features"'),
+    ],
+    ids=["null", "object", "number", "text", "boolean", "missing", "missing in a large one", "elsewhere, gzip"],
+)
+def test_a_collection_without_a_list_of_features_is_refused(tmp_path: Path, content: bytes, wrong: str) -> None:
+    with pytest.raises(CommandError, match=f"{wrong}.*; write a FeatureCollection with a list of Features"):
+        _items(tmp_path, content)
+
+
+def test_a_collection_whose_features_come_late_is_read(tmp_path: Path) -> None:
+    late = _collection(A, first={"type": "FeatureCollection", "bbox": [0] * 100_000, "features ": None})
+    assert _items(tmp_path, late) == [Item("item 0", A)]
+
+
+@pytest.mark.parametrize("content", [b"42", b"null", b'"x"', b"[]", b"true"])
+def test_what_is_no_feature_is_an_item_with_an_error(tmp_path: Path, content: bytes) -> None:
+    for where, whole in (("line 1", content), ("item 0", b'{"features":[%s]}' % content)):
+        (item,) = _items(tmp_path, whole)
+        assert item.where == where
+        with pytest.raises(ValueError, match=r"not a GeoJSON Feature but (a number|null|a text|a list|true or false)"):
+            to_feature(item.value)
+
+
+@pytest.mark.parametrize(
     "content",
     [
         gzip.compress(b"\n" * 1_000_000)[:-200],

@@ -1,7 +1,7 @@
 """The feature service's parts in one process, over a real log, without gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -17,6 +17,7 @@ from signpost.log import Log, LogSettings, Retention
 from signpost.log.memory import MemoryStore
 
 from protos.feature.v1 import feature_pb2 as pb
+from protos.storage.v1.storage_pb2 import ImportBatch
 
 NEVER = LogSettings("features", Retention(keep_last=True))
 
@@ -85,6 +86,11 @@ def feature(key: str, latitude: int, longitude: int, **properties: float | str |
     if properties:
         made.properties.update(properties)
     return made
+
+
+def batch(number: int, features: Sequence[pb.Feature]) -> ImportBatch:
+    """A request of ImportFeatures, as the service reads it."""
+    return ImportBatch.FromString(pb.ImportFeaturesRequest(id=number, features=features).SerializeToString())
 
 
 def features_of(batches: Iterable[pb.ListFeaturesResponse]) -> dict[str, pb.Feature]:

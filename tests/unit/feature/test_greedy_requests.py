@@ -29,7 +29,8 @@ from signpost.server.errors import status_of
 from signpost.wire import varint
 
 from protos.feature.v1 import feature_pb2 as pb
-from tests.unit.feature.inprocess import NEVER, feature, parts
+from protos.storage.v1.storage_pb2 import ImportBatch
+from tests.unit.feature.inprocess import NEVER, batch, feature, parts
 from tests.unit.feature.oracle import Place
 from tests.unit.feature.test_search import World
 
@@ -203,8 +204,8 @@ def test_what_is_wrong_with_a_request_fits_into_the_trailing_metadata() -> None:
 async def test_what_is_wrong_with_the_items_of_a_batch_fits_into_a_message() -> None:
     wrong = feature("", 900_000_001, 1_800_000_001, **{f"k{n}": float("nan") for n in range(10)})
 
-    async def requests() -> AsyncIterator[pb.ImportFeaturesRequest]:
-        yield pb.ImportFeaturesRequest(id=1, features=[wrong] * 100)
+    async def requests() -> AsyncIterator[ImportBatch]:
+        yield batch(1, [wrong] * 100)
 
     async with parts() as replica:
         (answer,) = [each async for each in replica.importer.run(requests())]
@@ -232,10 +233,25 @@ async def test_others_get_their_turn_between_the_large_items_of_a_batch() -> Non
     async with parts() as replica:
         large = [feature(f"f{n}", 0, 0, text="x" * 60_000) for n in range(20)]
         taker = asyncio.create_task(take_turns())
-        batch = await replica.importer._submit(pb.ImportFeaturesRequest(id=1, features=large))
-        assert turns >= 3
+        waiting = await replica.importer._submit(batch(1, large))
+        assert turns >= 6
         taker.cancel()
-        await batch.stored
+        await waiting.stored
+
+
+async def test_an_item_that_is_too_large_is_refused_unread_and_one_that_is_malformed_alone() -> None:
+    async def requests() -> AsyncIterator[ImportBatch]:
+        good = feature("f", 0, 0).SerializeToString()
+        yield ImportBatch(id=1, features=[b"\xff" * (4 << 20), good, b"\xff", good])
+
+    async with parts() as replica:
+        (answer,) = [each async for each in replica.importer.run(requests())]
+    assert answer.written == 2
+    told = [(error.index, error.reason, error.description) for error in answer.errors]
+    assert told == [
+        (0, "TOO_LARGE", "has 4194304 bytes; the limit is 67584"),
+        (2, "MALFORMED_MESSAGE", "is no feature: the bytes are malformed"),
+    ]
 
 
 def test_what_can_be_put_can_be_watched() -> None:

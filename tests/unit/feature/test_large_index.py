@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from protos.feature.v1 import feature_pb2 as pb
-from tests.unit.feature.inprocess import Parts, feature, parts
+from tests.unit.feature.inprocess import Parts, batch, feature, parts
 
 FEATURES = 150_000
 WORK_OVER_ALL_S = 0.1
@@ -60,7 +60,7 @@ def somewhere(n: int, source: random.Random) -> pb.Feature:
 async def import_all(replica: Parts, features: list[pb.Feature]) -> None:
     async def requests() -> Any:
         for number, begin in enumerate(range(0, len(features), 1000), 1):
-            yield pb.ImportFeaturesRequest(id=number, features=features[begin : begin + 1000])
+            yield batch(number, features[begin : begin + 1000])
 
     async for answer in replica.importer.run(requests()):
         assert not answer.errors

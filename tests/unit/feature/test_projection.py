@@ -19,8 +19,8 @@ from signpost.log.base import Page
 from signpost.log.memory import MemoryLog, MemoryStore, _Contents
 
 from protos.feature.v1 import feature_pb2 as pb
-from protos.storage.v1.storage_pb2 import FeatureRecord
-from tests.unit.feature.inprocess import NEVER, Parts, feature, features_of, parts
+from protos.storage.v1.storage_pb2 import FeatureRecord, ImportBatch
+from tests.unit.feature.inprocess import NEVER, Parts, batch, feature, features_of, parts
 
 EVERYWHERE = pb.Area(circle=pb.Circle(center=pb.Point(), radius_m=3e7))
 
@@ -216,9 +216,9 @@ async def test_a_read_of_a_position_that_never_comes_says_so(monkeypatch: pytest
 async def test_an_import_appends_what_changes_and_nothing_else() -> None:
     async with parts() as replica:
 
-        async def requests(*batches: list[pb.Feature]) -> AsyncIterator[pb.ImportFeaturesRequest]:
+        async def requests(*batches: list[pb.Feature]) -> AsyncIterator[ImportBatch]:
             for number, features in enumerate(batches, 1):
-                yield pb.ImportFeaturesRequest(id=number, features=features)
+                yield batch(number, features)
 
         async def run(*batches: list[pb.Feature]) -> list[tuple[int, int]]:
             answers = [answer async for answer in replica.importer.run(requests(*batches))]
@@ -240,8 +240,8 @@ async def test_an_import_appends_what_changes_and_nothing_else() -> None:
 async def test_an_import_that_is_cut_leaves_nothing_on_its_way() -> None:
     features = [feature(f"f{n}", n, n) for n in range(600)]
 
-    async def requests() -> AsyncIterator[pb.ImportFeaturesRequest]:
-        yield pb.ImportFeaturesRequest(id=1, features=features)
+    async def requests() -> AsyncIterator[ImportBatch]:
+        yield batch(1, features)
 
     async def run() -> list[tuple[int, int]]:
         return [(answer.written, answer.unchanged) async for answer in replica.importer.run(requests())]
@@ -311,8 +311,8 @@ async def test_large_pages_are_applied_in_slices_and_rebuilt_behind() -> None:
 
 
 async def test_when_nothing_changes_an_index_becomes_one_part() -> None:
-    async def requests() -> AsyncIterator[pb.ImportFeaturesRequest]:
-        yield pb.ImportFeaturesRequest(id=1, features=[feature(f"f{n}", n, n) for n in range(300)])
+    async def requests() -> AsyncIterator[ImportBatch]:
+        yield batch(1, [feature(f"f{n}", n, n) for n in range(300)])
 
     async with parts("quiet", NEVER) as replica:
         assert [answer.written async for answer in replica.importer.run(requests())] == [300]

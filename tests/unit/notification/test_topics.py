@@ -1,9 +1,13 @@
 """Which filters match a topic: the trie says what the plain matcher says."""
 
+import contextlib
+import time
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from notification_service.topics import FilterTrie, check_filter, check_topic
+from notification_service.topics import FilterTrie, check_filter, check_topic, is_topic
 from signpost.errors import InvalidArgument, PermissionDenied
 from signpost.log.subjects import matcher
 
@@ -71,3 +75,12 @@ def test_legal_filters(pattern: str) -> None:
 def test_what_is_no_filter_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidArgument):
         check_filter(pattern)
+
+
+@pytest.mark.parametrize("refused", [check_topic, check_filter, is_topic])
+def test_a_text_of_any_size_is_refused_at_once(refused: Callable[[str], object]) -> None:
+    text = "a." * 2_000_000 + "a"
+    began = time.thread_time()
+    with contextlib.suppress(InvalidArgument):
+        assert refused(text) is False
+    assert time.thread_time() - began < 0.1

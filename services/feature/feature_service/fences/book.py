@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from signpost.errors import InvalidArgument, StaleSequence, Violation
 from signpost.log.base import Append, Log
-from signpost.log.subjects import is_subject
+from signpost.log.subjects import MAX_SUBJECT_BYTES, is_subject
 
 from feature_service.fences.stored import FENCES, fence_payload, fence_subject, stored_fence
 from protos.feature.v1.feature_pb2 import Fence
@@ -115,7 +115,7 @@ def _decode(token: str) -> str:
         after = base64.urlsafe_b64decode(token.encode()).decode()
     except (binascii.Error, UnicodeError):
         after = ""
-    if not after.startswith(fence_subject("")) or not is_subject(after):
+    if len(after) > MAX_SUBJECT_BYTES or not after.startswith(fence_subject("")) or not is_subject(after):
         violation = Violation("page_token", "is no token of this server's")
         raise InvalidArgument("page_token: is no token of this server's", violations=[violation])
     return after
