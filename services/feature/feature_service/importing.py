@@ -5,7 +5,7 @@ reported by its index and stops no other; a put that changes nothing appends not
 judged against everything that this process knew to be durable when the batch came: an item whose
 feature has an import on its way is appended, whatever it holds.
 
-Its items are read one by one, so that others get their turn between them, and none that is too large:
+Its items are read in small parts, between which others get their turn, and none that is too large:
 a message of 4 MiB takes up to a tenth of a second to read, and a quarter to encode again.
 
 Batches overlap: while the log makes one durable, the next are parsed. At most `IN_FLIGHT` of them
@@ -13,7 +13,9 @@ wait, so a client that sends faster than the disk takes is held back by flow con
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -26,7 +28,7 @@ from feature_service.metrics import REFUSED, UNCHANGED, WRITTEN
 from feature_service.projection import Projection
 from feature_service.records import put_payload
 from feature_service.validation import MAX_FEATURE_BYTES, MOST_OF_AN_ITEM, Problems, collection_of, encoded_feature
-from protos.feature.v1.feature_pb2 import Feature, ImportFeaturesResponse, ItemError
+from protos.feature.v1.feature_pb2 import Feature, ImportFeaturesRequest, ImportFeaturesResponse, ItemError
 from protos.storage.v1.storage_pb2 import ImportBatch
 
 IN_FLIGHT = 8
@@ -97,21 +99,20 @@ class Importer:
         appends: list[Append] = []
         await self._projection.wait_for(self._log.head)
         on_their_way = self._on_their_way.setdefault(collection, {})
-        features = request.features
-        begin = 0
-        while begin < len(features):
+        for begin, raws in _slices(request.features):
             index = self._projection.index(collection)
-            size = 0
-            for n, raw in enumerate(features[begin : begin + _SLICE], begin):
-                if size > _SLICE_BYTES:
-                    break
-                begin = n + 1
-                size += len(raw) if len(raw) <= MAX_FEATURE_BYTES else 0
-                read = _read(raw)
-                if isinstance(read, Problems):
-                    answer.errors.extend(_error(n, violation) for violation in read.violations[:MOST_OF_AN_ITEM])
+            problems = Problems()
+            for n, feature in enumerate(_features(raws), begin):
+                if isinstance(feature, Violation):
+                    answer.errors.append(_error(n, feature))
                     continue
-                feature_id, item = read
+                encoded = encoded_feature(problems, "", feature)
+                if problems.violations:
+                    answer.errors.extend(_error(n, violation) for violation in problems.violations[:MOST_OF_AN_ITEM])
+                    problems = Problems()
+                    continue
+                feature_id = feature.id
+                item = to_item(encoded)
                 slot = index.slot(feature_id) if index is not None and feature_id not in on_their_way else None
                 if index is not None and slot is not None and index.columns.items[slot] == item:
                     answer.unchanged += 1
@@ -172,19 +173,33 @@ class Importer:
         return answer
 
 
-def _read(raw: bytes) -> tuple[str, bytes] | Problems:
-    """The id and the item of an encoded feature, or what is wrong with it."""
-    problems = Problems()
+def _slices(raws: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
+    """Encoded features in parts, after each of which others get their turn, and where each part begins."""
+    begin = 0
+    while begin < len(raws):
+        some = raws[begin : begin + _SLICE]
+        end = max(1, bisect_right(list(accumulate(map(len, some))), _SLICE_BYTES))
+        yield begin, some[:end]
+        begin += end
+
+
+def _features(raws: Sequence[bytes]) -> Iterable[Feature | Violation]:
+    """Encoded features decoded, or what is wrong with them; together, which takes a third less, where all are right."""
+    if max(map(len, raws)) <= MAX_FEATURE_BYTES:
+        try:
+            return ImportFeaturesRequest.FromString(ImportBatch(features=raws).SerializeToString()).features
+        except DecodeError:
+            pass  # one by one
+    return map(_feature, raws)
+
+
+def _feature(raw: bytes) -> Feature | Violation:
     if len(raw) > MAX_FEATURE_BYTES:
-        problems.add("", f"has {len(raw)} bytes; the limit is {MAX_FEATURE_BYTES}", "TOO_LARGE")
-        return problems
+        return Violation("", f"has {len(raw)} bytes; the limit is {MAX_FEATURE_BYTES}", "TOO_LARGE")
     try:
-        feature = Feature.FromString(raw)
+        return Feature.FromString(raw)
     except DecodeError:
-        problems.add("", "is no feature: the bytes are malformed", "MALFORMED_MESSAGE")
-        return problems
-    encoded = encoded_feature(problems, "", feature)
-    return problems if problems.violations else (feature.id, to_item(encoded))
+        return Violation("", "is no feature: the bytes are malformed", "MALFORMED_MESSAGE")
 
 
 def _check(request: ImportBatch) -> str:

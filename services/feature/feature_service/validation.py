@@ -88,6 +88,8 @@ def check_message_id(problems: Problems, value: str) -> None:
 
 def check_point(problems: Problems, field: str, latitude: int, longitude: int) -> None:
     """E7 coordinates in range. `field` is the point's path, empty where the request is the point."""
+    if -LATITUDE_MAX <= latitude <= LATITUDE_MAX and -LONGITUDE_MAX <= longitude <= LONGITUDE_MAX:
+        return
     path = f"{field}." if field else ""
     if not -LATITUDE_MAX <= latitude <= LATITUDE_MAX:
         problems.add(f"{path}latitude", f"must be from {-LATITUDE_MAX} to {LATITUDE_MAX}", "INVALID_LOCATION")
