@@ -34,6 +34,9 @@ MIDDLE = 16_384
 _QUIET_TAIL, _QUIET_SHARE = 64, 16
 """While nothing changes, so few stay in the tail, and so small a share of the base outside of it."""
 
+LEAF = 16
+"""Points in a leaf of a tree: with scipy's 10, batches of the nearest 1, 10 and 100 take 5 to 15 % longer."""
+
 
 class Segment(NamedTuple):
     """A tree, and the slot of each of its points."""
@@ -233,10 +236,10 @@ class Rebuild:
         columns, count = self._snapshot.columns, self.count
         alive = self._start + np.flatnonzero(columns.died[self._start : count] > self._snapshot.sequence)
         if not self.everything:
-            self.segment = Segment(cKDTree(columns.vectors[alive]), alive)
+            self.segment = Segment(cKDTree(columns.vectors[alive], LEAF), alive)
             return
         # What is near is asked for together: it lies together, and so does the tree's data.
-        alive = alive[cKDTree(columns.vectors[alive]).indices]
+        alive = alive[cKDTree(columns.vectors[alive], LEAF).indices]
         # A column of objects takes memory for all of its room.
         capacity = max(_SMALLEST_CAPACITY, 2 * len(alive) + 4 * min(len(alive), MIDDLE))
         self.columns = Columns(capacity)
@@ -252,7 +255,7 @@ class Rebuild:
             self.slots.put_all(
                 zip(ids[begin : begin + 4096].tolist()[: len(alive) - begin], range(begin, len(alive)), strict=False)
             )
-        self.segment = Segment(cKDTree(self.columns.vectors[: len(alive)]), np.arange(len(alive)))
+        self.segment = Segment(cKDTree(self.columns.vectors[: len(alive)], LEAF), np.arange(len(alive)))
 
     def behind(self, progress: Progress) -> int:
         """How many changes `catch_up` has not taken in yet."""
