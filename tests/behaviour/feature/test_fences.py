@@ -126,10 +126,11 @@ async def test_a_notification_service_that_is_away_costs_delay_and_nothing_else(
 @pytest.mark.parametrize("pair", ["sqlite"], indirect=True)  # on JetStream it is of both services
 async def test_what_moves_after_a_restore_is_told_under_sequences_that_were_told_before(pair: Pair) -> None:
     database, file = f"sqlite:///{pair.feature.directory / 'data' / 'feature.db'}", pair.feature.directory / "backup.db"
-    await pair.features.put_fence(Fence("gate", Circle(HERE, 1000)))
+    fence = await pair.features.put_fence(Fence("gate", Circle(HERE, 1000)))
     events = pair.notifications.subscribe("fence.gate", start="earliest")
     await pair.put("first", HERE)
-    assert await collect(events, 1) == [("entered", "first")]
+    first = await anext(events)
+    assert (told(first), first.message_id) == (("entered", "first"), f"{fence.uid}/1/1/entered")
     await backup(database, file)
     await pair.put("lost", HERE)
     assert await collect(events, 1) == [("entered", "lost")]

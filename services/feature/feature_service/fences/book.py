@@ -6,8 +6,8 @@ deleted and put again is another one. Any replica may write.
 
 import base64
 import binascii
+from secrets import token_hex
 from typing import NamedTuple
-from uuid import uuid4
 
 from signpost.errors import InvalidArgument, StaleSequence, Violation
 from signpost.log.base import Append, Log
@@ -47,7 +47,7 @@ class FenceBook:
         while True:
             last = await self._state.last(subject)
             standing = stored_fence(last) if last is not None and not last.tombstone else None
-            fence.uid = uuid4().hex if standing is None else standing.message.uid
+            fence.uid = _new_uid(self._features.epoch) if standing is None else standing.message.uid
             fence.revision = 1 if standing is None else standing.message.revision + 1
             expected = 0 if standing is None else standing.sequence
             try:
@@ -108,6 +108,16 @@ class FenceBook:
                     return FencePage(fences, base64.urlsafe_b64encode(after.encode()).decode())
             if len(records) < most:
                 return FencePage(fences, "")
+
+
+def _new_uid(epoch: bytes) -> str:
+    """A uid that begins with the epoch of the features log: later, `is_of` tells whether its sequences are the same."""
+    return epoch.hex() + token_hex(8)
+
+
+def is_of(uid: str, epoch: bytes) -> bool:
+    """Whether a fence was first put in the features log of this epoch, and not before a restore."""
+    return uid.startswith(epoch.hex())
 
 
 def _decode(token: str) -> str:

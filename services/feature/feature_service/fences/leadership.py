@@ -12,6 +12,7 @@ from signpost.log.base import Log
 from signpost.log.lease import Held, Lease
 
 from feature_service.fences import metrics
+from feature_service.fences.book import is_of
 from feature_service.fences.model import Event
 from feature_service.fences.relay import Publisher, Relay
 from feature_service.projection import Projection
@@ -78,7 +79,7 @@ async def publisher(target: str, epoch: bytes) -> AsyncIterator[Publisher]:
                 message.topic,
                 notification.SerializeToString(),
                 # A restored log uses its sequences again: without the epoch, events of it would be taken for repeats.
-                message_id=f"{epoch.hex()}/{event.message_id}",
+                message_id=event.message_id if is_of(message.uid, epoch) else f"{epoch.hex()}/{event.message_id}",
                 attributes={
                     "event": event.kind_name,
                     "fence": message.id,
