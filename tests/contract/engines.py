@@ -9,12 +9,15 @@ from pathlib import Path
 from uuid import uuid4
 
 from signpost.log import LogSettings, Store, open_store
+from signpost.log.jetstream import JetStreamSettings
 from signpost.log.memory import MemoryStore, discard
 from signpost.log.sqlite import SQLiteStore
 
 from tests.support.nats import NatsServer
 
 EVENTUALLY_S = 30.0
+# On a loaded machine a nats-server may answer nothing for longer than an append usually waits.
+PATIENT = JetStreamSettings(publish_timeout_s=60.0)
 
 
 class Engine(ABC):
@@ -105,7 +108,7 @@ class JetStream(Engine):
 
     @asynccontextmanager
     async def open(self, *logs: LogSettings) -> AsyncIterator[Store]:
-        async with open_store(self.server.url, logs) as store:
+        async with open_store(self.server.url, logs, settings=PATIENT) as store:
             yield store
 
     async def wipe(self) -> None:

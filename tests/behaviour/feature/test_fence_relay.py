@@ -386,8 +386,11 @@ async def test_a_fence_that_is_taken_up_late_knows_who_has_left_since(world: Wor
     assert world.topic.told() == [(LEFT, "goes"), (ENTERED, "comes")]
 
 
-async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_would(world: World) -> None:
+async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_would(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Put, put again and removed between moves, while the relay waits: each begins at its own place in the log.
+    monkeypatch.setattr("feature_service.fences.relay.FENCES_AT_ONCE", 20)  # so that some dozens are several times
     source = random.Random(1)
     expected: list[tuple[str, FenceEvent, str]] = []
     inside: dict[str, set[str]] = {}
@@ -399,8 +402,8 @@ async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_w
         world.topic.awake.clear()
         await world.put("first", 9, 9)
         await asyncio.sleep(0.5)  # the relay waits by now
-        for n in range(450):
-            name, latitude = f"f{n % 410}", n % 410 % 5
+        for n in range(120):
+            name, latitude = f"f{n % 100}", n % 100 % 5
             made = fence(id=name)
             made.area.circle.center.latitude = latitude * 10_000_000
             await world.book.put(made)
@@ -417,9 +420,9 @@ async def test_fences_that_come_while_nothing_can_be_told_tell_what_each_alone_w
                     elif int(other[1:]) % 5 == to:
                         vehicles.add(vehicle)
                         expected.append((other, ENTERED, vehicle))
-            if n % 7 == 0 and await world.book.delete(gone := f"f{source.randrange(410)}", notify_left=False):
+            if n % 7 == 0 and await world.book.delete(gone := f"f{source.randrange(100)}", notify_left=False):
                 del inside[gone]
-            if n % 50 == 0:
+            if n % 30 == 0:
                 await asyncio.sleep(0.2)  # the relay looks into what came, before the index lets go of what is past
                 await world.rebuilt(everything=True)
         world.topic.awake.set()

@@ -11,19 +11,20 @@ from signpost.log import Log, LogSettings, Record, SubjectInfo, open_store
 ROOT = Path(__file__).parents[3]
 
 
-async def killed_round(path: Path, number: int, after_s: float) -> list[tuple[int, str]]:
-    """What a process had acknowledged when it was killed, at some moment from its first steps on."""
+async def killed_round(path: Path, number: int, after: int, and_s: float) -> list[tuple[int, str]]:
+    """What a process had acknowledged when it was killed: a moment after it had told so many acknowledgements."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.behaviour.log.appender", str(path), str(number), stdout=-1, stderr=-1, cwd=ROOT
     )
     assert process.stdout is not None
     assert process.stderr is not None
-    await asyncio.sleep(after_s)
+    first = [await process.stdout.readline() for _ in range(after)]
+    await asyncio.sleep(and_s)
     process.kill()
-    told, errors = await process.communicate()
+    rest, errors = await process.communicate()
     assert not errors, errors.decode()
     # The last line may be half written: that append was not told.
-    lines = told.decode().split("\n")[:-1]
+    lines = (b"".join(first) + rest).decode().split("\n")[:-1]
     return [(int(sequence), message_id) for sequence, message_id in (line.split() for line in lines)]
 
 
@@ -67,7 +68,10 @@ async def validate(path: Path, acknowledged: list[tuple[int, str]]) -> int:
 async def kill_rounds(path: Path, rounds: int) -> None:
     acknowledged: list[tuple[int, str]] = []
     for number in range(rounds):
-        acknowledged += await killed_round(path, number, after_s=random.uniform(0.2, 0.9))
+        if number % 5 == 0:  # in its first steps, which may take it longer than this
+            acknowledged += await killed_round(path, number, 0, random.uniform(0.1, 0.9))
+        else:
+            acknowledged += await killed_round(path, number, random.randrange(20, 1000), random.uniform(0, 0.02))
         if number % 5 == 4:
             await validate(path, acknowledged)
     assert await validate(path, acknowledged) >= len(acknowledged) > rounds * 10

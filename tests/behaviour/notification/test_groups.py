@@ -91,8 +91,10 @@ async def test_members_share_a_group(targets: tuple[str, str], topic: str) -> No
                 unanswered.append((stream, sequences, delivery.subscription))
                 while unanswered and len(by_member) == 3:  # one that is fast leaves something to the others
                     holder, held, name = unanswered.pop()
-                    await ack(holder, *held, name=name)
+                    async with answering:  # a stream takes one write at a time, and both workers answer on both
+                        await ack(holder, *held, name=name)
 
+        answering = asyncio.Lock()
         unanswered: list[tuple[Stream, list[int], str]] = []
         workers = [asyncio.create_task(work(stream)) for stream in (one, other)]
         async with asyncio.timeout(30):
