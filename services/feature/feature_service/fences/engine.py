@@ -89,7 +89,8 @@ class FenceEngine:
         self._by_collection[fence.collection].remove(uid)
         outcome = Outcome()
         for key in list(self._members[uid]):
-            member = self._drop(fence, key, outcome, 0)
+            # Where not all of this is kept, a replay must not let in again what has been dropped.
+            member = self._drop(fence, key, outcome, self._members[uid][key].sequence)
             if notify:
                 outcome.events.append(_left(fence, member, LeftReason.LEFT_REASON_FENCE_REMOVED))
         del self._members[uid]
@@ -104,6 +105,20 @@ class FenceEngine:
     def restore_left(self, uid: str, key: Key, gone: Gone) -> None:
         """Take up that a feature had left: what is replayed up to there is no event again."""
         self._left[uid, key] = gone.sequence
+
+    def forget_left(self, through: int | None = None) -> Outcome:
+        """Let go of what had left up to where a replay begins (None: all of it); what to keep instead."""
+        gone = [each for each, sequence in self._left.items() if through is None or sequence <= through]
+        for each in gone:
+            del self._left[each]
+        return Outcome(members=dict.fromkeys(gone, Gone(0)))
+
+    def take_over(self, other: "FenceEngine") -> None:
+        """Take up all fences of another engine, with what is inside."""
+        for uid, fence in other.fences.items():
+            self.put(fence)
+            for member in other.members(uid):
+                self.restore(uid, member)
 
     def members(self, uid: str) -> Iterable[Member]:
         """What is inside a fence."""
@@ -136,7 +151,8 @@ class FenceEngine:
             if standing is None:
                 self._enter(fence, change, outcome, notify=notify)
             else:
-                standing.sequence = max(standing.sequence, change.sequence)
+                # Not the greater one: a restored log uses its sequences again.
+                standing.sequence, standing.feature = change.sequence, change.feature or b""
                 outcome.members[fence.uid, key] = standing
         return outcome
 
@@ -275,7 +291,7 @@ def _event(fence: Fence, kind: FenceEvent, change: Change) -> Event:
 
 
 def _left(fence: Fence, member: Member, reason: LeftReason) -> Event:
-    """Without a change of the feature: under the sequence of its last one, which is no other's."""
+    """Without a change of the feature: under the sequence of its last one."""
     return Event(
         fence,
         FenceEvent.FENCE_EVENT_LEFT,
@@ -284,6 +300,7 @@ def _left(fence: Fence, member: Member, reason: LeftReason) -> Event:
         member.sequence,
         member.entered_time_ns,
         reason,
+        is_change=False,
     )
 
 

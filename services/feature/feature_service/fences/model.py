@@ -108,6 +108,7 @@ class Event(NamedTuple):
     time_ns: int
     reason: LeftReason = LeftReason.LEFT_REASON_UNSPECIFIED
     traceparent: str = ""
+    is_change: bool = True  # else the fence was changed, or the log: `sequence` is the feature's last, maybe of before
 
     @property
     def kind_name(self) -> str:
@@ -120,4 +121,6 @@ class Event(NamedTuple):
         kind = self.kind_name
         if self.reason == LeftReason.LEFT_REASON_FENCE_REMOVED:
             kind = "removed"
+        elif not self.is_change:
+            kind = "out"  # in a restored log another feature may leave under this sequence
         return f"{self.fence.uid}/{self.fence.message.revision}/{self.sequence}/{kind}"

@@ -14,27 +14,26 @@ import logging
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from signpost.errors import InvalidArgument, PermissionDenied, PositionError, SignpostError, TooLarge
-from signpost.log.base import Append, Log, Page, Record
+from signpost.log.base import Append, Log, Page
 
 from feature_service.fences import metrics
+from feature_service.fences.beginning import SLICE, Beginnings, all_in_force, apply
 from feature_service.fences.book import FenceBook
-from feature_service.fences.changes import changes_of, dwell_append, stay_of
+from feature_service.fences.changes import dwell_append, stay_of
 from feature_service.fences.engine import FenceEngine, Outcome
-from feature_service.fences.inside import insides_at_start
-from feature_service.fences.model import Change, Event, Fence, Gone, Key, Member
-from feature_service.fences.requests import in_force
+from feature_service.fences.kept import kept_fences, last_of_all
+from feature_service.fences.model import Event, Fence, Gone, Key, Member
 from feature_service.fences.stored import (
     CURSOR,
     FENCES,
     MEMBERS,
-    STARTS,
     StoredFence,
     cursor_append,
     cursor_of,
@@ -42,10 +41,8 @@ from feature_service.fences.stored import (
     member_of,
     removal_append,
     start_append,
-    start_of,
     stored_fence,
 )
-from feature_service.index import Snapshot
 from feature_service.projection import Projection
 from protos.feature.v1.feature_pb2 import Fence as FenceMessage
 
@@ -56,9 +53,6 @@ CURSOR_INTERVAL_S = 1.0
 """How often the cursor is kept while nothing happens at a fence."""
 PUBLISHES_IN_FLIGHT = 500
 APPENDS = 1000
-SLICE = 200
-
-
 FENCES_AT_ONCE = 200
 """Fences that are begun or removed together."""
 T = TypeVar("T")
@@ -104,8 +98,7 @@ class Relay:
         self._kept_at = 0.0
         self._kept_through = -1
         self._came: deque[StoredFence] = deque()  # what was done to fences, in order, and not taken yet
-        self._insides: dict[str, list[Change]] = {}
-        """What was inside new fences at their starts, by uid, until they begin."""
+        self._beginnings = Beginnings(projection, self._in_thread)
         self._queue: asyncio.Queue[Page | None] = asyncio.Queue(4)  # None: look at the clock, and at what came
 
     async def lead(self) -> None:
@@ -119,25 +112,17 @@ class Relay:
             await self._work()
 
     async def _restore(self) -> None:
-        """Take up what is kept: fences, where they began, who is inside, and the cursor."""
+        """Take up what is kept: fences as they began, who is inside, the cursor, and what was done to fences since."""
         await self._ready()
-        fences = {f.message.uid: f async for r in self._all(FENCES) for f in [stored_fence(r)]}
-        starts = [start_of(r) async for r in self._all(STARTS) if not r.tombstone]
-        # First, so that what leaves a fence is told before what enters the one that took its id.
-        fences = await self._removals({start.uid for start in starts} - fences.keys()) | fences
-        # Removed so long ago that nobody knows how: there is no one to tell.
-        forgotten = [start.uid for start in starts if start.uid not in fences]
-        # One that was put again while nobody led keeps its members until the new revision begins.
-        standing = [start for start in starts if start.uid in fences]
-        for begin in range(0, len(standing), FENCES_AT_ONCE):
-            some = standing[begin : begin + FENCES_AT_ONCE]
-            stored = [(fences[start.uid].message, start.sequence) for start in some]
-            for fence in await self._in_thread(_all_in_force, stored):
+        kept = await kept_fences(self._state)
+        for begin in range(0, len(kept.begun), FENCES_AT_ONCE):
+            some = [(message, start.sequence) for message, start in kept.begun[begin : begin + FENCES_AT_ONCE]]
+            for fence in await self._in_thread(all_in_force, some):
                 self._engine.put(fence)
                 self._expect(fence)
-        self._revisions |= {start.uid: start.revision for start in standing if start.uid in self._engine.fences}
+        self._revisions = {start.uid: start.revision for _, start in kept.begun if start.uid in self._engine.fences}
         orphans: dict[tuple[str, Key], Member | Gone] = {}  # of fences that had not begun yet, or are gone
-        async for record in self._all(MEMBERS):
+        async for record in last_of_all(self._state, MEMBERS):
             uid, key, member = member_of(record)
             if uid in self._engine.fences:
                 if isinstance(member, Gone):
@@ -146,30 +131,15 @@ class Relay:
                     self._engine.restore(uid, member)
             elif not record.tombstone:
                 orphans[uid, key] = Gone(0)
-        await self._keep(Outcome(members=orphans), [removal_append(uid) for uid in forgotten])
+        await self._keep(Outcome(members=orphans), [removal_append(uid) for uid in kept.forgotten])
         await self._restore_cursor()
-        # What was removed while nobody led sees all that happened until then; and what took its id comes after it. The
-        # features log may have been restored since, to an earlier place.
-        done = sorted(fences.values(), key=_SEQUENCE)
-        coming = [stored.up_to(self._features.head) for stored in done if stored.removed or not self._has_begun(stored)]
-        await self._look_inside(coming)
+        # The features log may have been restored since, to an earlier place.
+        head = (await self._features.bounds()).last
+        coming = [stored.up_to(head) for stored in kept.coming]
+        for begin in range(0, len(coming), FENCES_AT_ONCE):
+            await self._beginnings.look_inside(coming[begin : begin + FENCES_AT_ONCE])
         self._came += coming
         await self._take_due(self._applied)
-        await self._take_fences(stored for stored in done if not stored.removed and self._has_begun(stored))
-
-    def _has_begun(self, stored: StoredFence) -> bool:
-        return stored.message.uid in self._revisions
-
-    async def _removals(self, uids: set[str]) -> dict[str, StoredFence]:
-        """The removals of fences whose id another fence has taken since, as far back as the state log goes."""
-        found: dict[str, StoredFence] = {}
-        after, head = 0, (await self._state.bounds()).last if uids else 0
-        while after < head and len(found) < len(uids):
-            page = await self._state.read(after, subjects=FENCES, allow_gaps=True)
-            removals = (stored_fence(record) for record in page.records if record.tombstone)
-            found |= {r.message.uid: r for r in removals if r.message.uid in uids}
-            after = page.through
-        return found
 
     async def _restore_cursor(self) -> None:
         record = await self._state.last(CURSOR)
@@ -184,6 +154,7 @@ class Relay:
         try:
             self._through = await self._features.resolve(position)
             self._applied, self._position = self._through, position
+            await self._in_thread(self._engine.forget_left, self._through)
         except PositionError as error:
             await self._resync(error)
 
@@ -194,52 +165,28 @@ class Relay:
         await self._ready()
         self._through, self._position = self._projection.applied, self._projection.position
         self._applied = self._through
+        # Their sequences may be those of another log.
+        await self._keep(await self._in_thread(self._engine.forget_left))
         messages = [fence.message for fence in self._engine.fences.values()]
         for begin in range(0, len(messages), FENCES_AT_ONCE):
             some = messages[begin : begin + FENCES_AT_ONCE]
             await self._begin([_Put(message, None, notify=True) for message in some], anew=True)
+        # The last of all: with a new cursor, what has not been compared by now never would be.
         await self._keep_cursor()
 
     async def _ready(self) -> None:
         while not self._projection.ready:  # noqa: ASYNC110 - readiness is a state to ask for, lost again by a reset
             await asyncio.sleep(TIMER_S)
 
-    async def _all(self, subjects: str) -> AsyncIterator[Record]:
-        after = ""
-        while records := await self._state.last_of_each(subjects, after_subject=after, limit=APPENDS):
-            for record in records:
-                yield record
-            after = records[-1].subject
-
     async def _follow_fences(self, after: int) -> None:
         async for page in self._state.follow(after, subjects=FENCES, allow_gaps=True):
             stored = [stored_fence(record) for record in page.records]
             for begin in range(0, len(stored), FENCES_AT_ONCE):
                 some = stored[begin : begin + FENCES_AT_ONCE]
-                await self._look_inside(some)
+                await self._beginnings.look_inside(some)
                 self._came += some
                 with suppress(asyncio.QueueFull):
                     self._queue.put_nowait(None)
-
-    async def _look_inside(self, fences: Sequence[StoredFence]) -> None:
-        """Note what is inside new fences as soon as they come.
-
-        The index lets go of what has been superseded, and the relay may be waiting for the notification service.
-        """
-        places = [
-            (stored.message, stored.features_sequence)
-            for stored in fences
-            if not stored.removed and stored.message.revision == 1 and stored.features_sequence is not None
-        ]
-        new = await self._in_thread(_all_in_force, places)
-        snapshots = await self._snapshots(new)
-        insides = zip([fence.uid for fence in new], insides_at_start(new, snapshots), strict=True)
-        self._insides |= await self._in_thread(_as_dict, insides)
-
-    async def _snapshots(self, fences: Sequence[Fence]) -> dict[str, Snapshot | None]:
-        """By the fences' collections, as they are once everything up to the fences' starts is in them."""
-        await self._projection.wait_for(max((fence.start for fence in fences), default=0))
-        return {fence.collection: self._projection.snapshot(fence.collection) for fence in fences}
 
     async def _follow_features(self) -> None:
         async for page in self._features.follow(self._through):
@@ -270,7 +217,7 @@ class Relay:
             if self._came:
                 end = min(end, bisect_right(records, self._came[0].place, key=_SEQUENCE))
             some = records[begin:end]
-            outcome = await self._in_thread(_apply, self._engine, some)
+            outcome = await self._in_thread(apply, self._engine, some)
             moved = moved or bool(outcome.members)
             self._applied = some[-1].sequence
             await self._tell(outcome.events)
@@ -287,12 +234,17 @@ class Relay:
 
     async def _take_time(self) -> None:
         now_ns = self._clock_ns()
-        for fence, member in list(self._engine.due_dwells(now_ns)):
-            append = dwell_append(fence, member)
-            last = await self._features.last(append.subject)
+        due = self._engine.due_dwells(now_ns)
+        while some := await self._in_thread(_take, due):
+            appends = [dwell_append(fence, member) for fence, member in some]
+            lasts = await asyncio.gather(*(self._features.last(append.subject) for append in appends))
             # A leader before this one may have recorded it.
-            if last is None or stay_of(last) != member.entered_sequence:
-                await self._features.append(append)
+            news = [
+                append
+                for append, last, (_, member) in zip(appends, lasts, some, strict=True)
+                if last is None or stay_of(last) != member.entered_sequence
+            ]
+            await _append_all(self._features, news)
         while self._expiries and self._expiries[0][0] <= now_ns:
             expired_ns, uid = heapq.heappop(self._expiries)
             expiring = self._engine.fences.get(uid)
@@ -304,12 +256,13 @@ class Relay:
 
     async def _take_due(self, reached: int) -> None:
         """Take what was done to fences up to a place in the features log; it must not reach beyond what is applied."""
-        due: list[StoredFence] = []
-        while self._came and self._came[0].place <= reached:
-            due.append(self._came.popleft())
-        await self._take_fences(due)
-        for stored in due:
-            self._insides.pop(stored.message.uid, None)
+        while self._came and self._came[0].place <= reached:  # more may come meanwhile
+            due: list[StoredFence] = []
+            while self._came and self._came[0].place <= reached:
+                due.append(self._came.popleft())
+            await self._take_fences(due)
+            for stored in due:
+                self._beginnings.forget(stored.message.uid)
 
     async def _take_fences(self, fences: Iterable[StoredFence]) -> None:
         """Fences were put, put again, or removed; what is known already is passed over.
@@ -353,62 +306,21 @@ class Relay:
             return
         standing = {put.message.uid for put in puts} & self._engine.fences.keys()
         places = [(p.message, self._applied if p.message.uid in standing or p.place is None else p.place) for p in puts]
-        fences = await self._in_thread(_all_in_force, places)
+        fences = await self._in_thread(all_in_force, places)
         if not fences:
             return
-        snapshots = await self._snapshots(fences)
-        present = {put.message.uid for put in puts if put.notify}
-        late = FenceEngine()
         kept = set() if anew else standing
-        outcome = await self._in_thread(self._put_in_force, fences, snapshots, kept, present, late)
-        if late.fences:
-            await self._catch_up(late, outcome)
+        notify = {put.message.uid for put in puts if put.notify}
+        outcome = await self._beginnings.begin(self._engine, fences, applied=self._applied, kept=kept, notify=notify)
         for fence in fences:
             self._expect(fence)
             self._revisions[fence.uid] = fence.message.revision
         await self._tell(outcome.events)
-        # The start counts only together with a cursor that is not beyond it, and with all that was inside.
-        await self._keep_cursor()
+        if not anew:
+            # A start counts only together with a cursor that is not beyond it, and with all that was inside.
+            await self._keep_cursor()
         starts = [start_append(fence.uid, fence.message.revision, fence.start) for fence in fences]
         await self._keep(outcome, starts)
-
-    def _put_in_force(
-        self,
-        fences: Sequence[Fence],
-        snapshots: Mapping[str, Snapshot | None],
-        standing: Container[str],
-        present: Container[str],
-        late: FenceEngine,
-    ) -> Outcome:
-        """Begin fences with what was inside at their starts; in `late` those whose starts the others have passed.
-
-        Of a standing fence the members are known as they were then; the index may have let go of that.
-        """
-        outcome = Outcome()
-        unseen = [fence for fence in fences if fence.uid not in self._insides]
-        found = insides_at_start(unseen, snapshots)
-        for fence in fences:
-            inside = self._insides[fence.uid] if fence.uid in self._insides else next(found)
-            if fence.uid in standing:
-                members = {member.key for member in self._engine.members(fence.uid)}
-                inside = [change for change in inside if change.key not in members] + self._engine.held_by(fence)
-            engine = self._engine if fence.start >= self._applied else late
-            outcome.add(engine.begin(fence, inside, notify=fence.uid in present))
-        return outcome
-
-    async def _catch_up(self, late: FenceEngine, outcome: Outcome) -> None:
-        """Take fences whose places the others have passed from there to here, by themselves."""
-        after = min(fence.start for fence in late.fences.values())
-        while after < self._applied:
-            page = await self._features.read(after, allow_gaps=True)
-            records = [r for r in page.records if r.sequence <= self._applied]
-            for begin in range(0, len(records), SLICE):
-                outcome.add(await self._in_thread(_apply, late, records[begin : begin + SLICE]))
-            after = page.through
-        for fence in late.fences.values():
-            self._engine.put(fence)
-            for member in late.members(fence.uid):
-                self._engine.restore(fence.uid, member)
 
     async def _tell(self, events: Sequence[Event]) -> None:
         """Publish, in order; returns once everything is acknowledged."""
@@ -433,12 +345,8 @@ class Relay:
 
     async def _keep(self, outcome: Outcome, more: Sequence[Append] = ()) -> None:
         """Keep memberships, and then what counts only with them."""
-        members = (member_append(uid, key, member) for (uid, key), member in outcome.members.items())
-        appends = itertools.chain(members, more)
-        while some := list(itertools.islice(appends, APPENDS)):
-            for answer in await self._state.append_many(some):
-                if isinstance(answer, SignpostError):
-                    raise answer
+        await _append_all(self._state, (member_append(u, k, member) for (u, k), member in outcome.members.items()))
+        await _append_all(self._state, more)
 
     async def _keep_cursor(self) -> None:
         self._kept_at = time.monotonic()
@@ -453,12 +361,16 @@ class Relay:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
-def _as_dict(items: Iterable[tuple[str, T]]) -> dict[str, T]:
-    return dict(items)
+async def _append_all(log: Log, appends: Iterable[Append]) -> None:
+    rest = iter(appends)
+    while some := list(itertools.islice(rest, APPENDS)):
+        for answer in await log.append_many(some):
+            if isinstance(answer, SignpostError):
+                raise answer
 
 
-def _apply(engine: FenceEngine, records: Sequence[Record]) -> Outcome:
-    return engine.apply(changes_of(records))
+def _take(items: Iterator[T]) -> list[T]:
+    return list(itertools.islice(items, SLICE))
 
 
 def _remove(engine: FenceEngine, fences: Sequence[StoredFence]) -> Outcome:
@@ -466,14 +378,3 @@ def _remove(engine: FenceEngine, fences: Sequence[StoredFence]) -> Outcome:
     for stored in fences:
         outcome.add(engine.remove(stored.message.uid, notify=stored.notify_left))
     return outcome
-
-
-def _all_in_force(stored: Sequence[tuple[FenceMessage, int]]) -> list[Fence]:
-    """Stored fences with their starts, ready to be asked; those that this release cannot use are left out."""
-    fences: list[Fence] = []
-    for message, start in stored:
-        try:
-            fences.append(in_force(message, start))
-        except InvalidArgument as error:
-            _LOG.error("a stored fence cannot be used", extra={"fields": {"fence": message.id, "why": str(error)}})
-    return fences
