@@ -64,10 +64,10 @@ class FenceBook:
             # The first put's record, or the one that has replaced it.
             return Put(stored_fence(page.records[0]).message if page.records else fence, True)
 
-    async def delete(self, fence_id: str, *, notify_left: bool, uid: str | None = None) -> bool:
+    async def delete(self, fence_id: str, *, notify_left: bool, only: Fence | None = None) -> bool:
         """Remove a fence; whether there was one. What changed before is an event of it, told or not yet.
 
-        `uid`: only this one, not one that came after it.
+        `only`: this revision of it, not one that came after it, nor another fence.
         """
         subject, head = fence_subject(fence_id), self._features.head
         while True:
@@ -75,9 +75,10 @@ class FenceBook:
             if last is None or last.tombstone:
                 return False
             standing = stored_fence(last)
-            if uid is not None and standing.message.uid != uid:
+            message = standing.message
+            if only is not None and (message.uid, message.revision) != (only.uid, only.revision):
                 return False
-            payload = fence_payload(standing.message, features_sequence=head, notify_left=notify_left)
+            payload = fence_payload(message, features_sequence=head, notify_left=notify_left)
             try:
                 await self._state.append(Append(subject, payload, expected_sequence=standing.sequence, tombstone=True))
             except StaleSequence:

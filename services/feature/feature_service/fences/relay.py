@@ -29,7 +29,7 @@ from feature_service.fences.book import FenceBook
 from feature_service.fences.changes import dwell_append, stay_of
 from feature_service.fences.engine import FenceEngine, Outcome
 from feature_service.fences.kept import kept_fences, last_of_all
-from feature_service.fences.model import Event, Fence, Gone, Key, Member
+from feature_service.fences.model import Event, Gone, Key, Member
 from feature_service.fences.stored import (
     CURSOR,
     FENCES,
@@ -90,7 +90,8 @@ class Relay:
         self._book = FenceBook(projection.log, state)
         self._engine = FenceEngine()
         self._revisions: dict[str, int] = {}  # by uid, of the fences that have begun
-        self._expiries: list[tuple[int, str]] = []  # (when, uid); may be outdated
+        self._expiries: list[tuple[int, int, FenceMessage]] = []  # (when, in order, fence); may be outdated
+        self._expected = itertools.count()
         self._cursor_sequence = 0  # of its record in the state log
         self._through = 0  # together with the position
         self._applied = 0  # within the page that follows it
@@ -109,6 +110,7 @@ class Relay:
             tasks.create_task(self._follow_fences(head))
             tasks.create_task(self._follow_features())
             tasks.create_task(self._tick())
+            tasks.create_task(self._expire())
             await self._work()
 
     async def _restore(self) -> None:
@@ -119,7 +121,7 @@ class Relay:
             some = [(message, start.sequence) for message, start in kept.begun[begin : begin + FENCES_AT_ONCE]]
             for fence in await self._in_thread(all_in_force, some):
                 self._engine.put(fence)
-                self._expect(fence)
+                self._expect(fence.message)
         self._revisions = {start.uid: start.revision for _, start in kept.begun if start.uid in self._engine.fences}
         orphans: dict[tuple[str, Key], Member | Gone] = {}  # of fences that had not begun yet, or are gone
         async for record in last_of_all(self._state, MEMBERS):
@@ -138,7 +140,7 @@ class Relay:
         coming = [stored.up_to(head) for stored in kept.coming]
         for begin in range(0, len(coming), FENCES_AT_ONCE):
             await self._beginnings.look_inside(coming[begin : begin + FENCES_AT_ONCE])
-        self._came += coming
+        self._note(coming)
         await self._take_due(self._applied)
 
     async def _restore_cursor(self) -> None:
@@ -184,9 +186,27 @@ class Relay:
             for begin in range(0, len(stored), FENCES_AT_ONCE):
                 some = stored[begin : begin + FENCES_AT_ONCE]
                 await self._beginnings.look_inside(some)
-                self._came += some
+                self._note(some)
                 with suppress(asyncio.QueueFull):
                     self._queue.put_nowait(None)
+
+    def _note(self, came: Sequence[StoredFence]) -> None:
+        self._came += came
+        for stored in came:
+            if not stored.removed:
+                self._expect(stored.message)
+
+    def _expect(self, fence: FenceMessage) -> None:
+        if fence.HasField("expire_time"):
+            heapq.heappush(self._expiries, (fence.expire_time.ToNanoseconds(), next(self._expected), fence))
+
+    async def _expire(self) -> None:
+        """Remove fences when they expire: apart from the work, which may wait, so that what moves later is no event."""
+        while True:
+            await asyncio.sleep(TIMER_S)
+            while self._expiries and self._expiries[0][0] <= self._clock_ns():
+                _, _, fence = heapq.heappop(self._expiries)
+                await self._book.delete(fence.id, notify_left=fence.notify_left_on_expiry, only=fence)
 
     async def _follow_features(self) -> None:
         async for page in self._features.follow(self._through):
@@ -245,12 +265,6 @@ class Relay:
                 if last is None or stay_of(last) != member.entered_sequence
             ]
             await _append_all(self._features, news)
-        while self._expiries and self._expiries[0][0] <= now_ns:
-            expired_ns, uid = heapq.heappop(self._expiries)
-            expiring = self._engine.fences.get(uid)
-            if expiring is not None and expiring.expire_time_ns == expired_ns:
-                message = expiring.message
-                await self._book.delete(message.id, notify_left=message.notify_left_on_expiry, uid=uid)
         if self._engine.fences and time.monotonic() - self._kept_at > CURSOR_INTERVAL_S:
             await self._keep_cursor()
 
@@ -313,7 +327,6 @@ class Relay:
         notify = {put.message.uid for put in puts if put.notify}
         outcome = await self._beginnings.begin(self._engine, fences, applied=self._applied, kept=kept, notify=notify)
         for fence in fences:
-            self._expect(fence)
             self._revisions[fence.uid] = fence.message.revision
         await self._tell(outcome.events)
         if not anew:
@@ -338,10 +351,6 @@ class Relay:
             _LOG.error("a fence's event was refused", extra={"fields": fields})
         else:
             metrics.EVENTS.labels(event.kind_name).inc()
-
-    def _expect(self, fence: Fence) -> None:
-        if fence.expire_time_ns:
-            heapq.heappush(self._expiries, (fence.expire_time_ns, fence.uid))
 
     async def _keep(self, outcome: Outcome, more: Sequence[Append] = ()) -> None:
         """Keep memberships, and then what counts only with them."""
