@@ -206,11 +206,6 @@ class FenceEngine:
                 _, uid, key, _ = planned
                 yield self.fences[uid], self._members[uid][key]
 
-    @property
-    def next_dwell_ns(self) -> int | None:
-        """When `due_dwells` may have something next, Unix nanoseconds."""
-        return self._dwells[0][0] if self._dwells else None
-
     def _near(self, changes: Sequence[Change | Dwell]) -> dict[int, list[Fence]]:
         """The fences that may hold what a change puts, by the change's index; one query for each collection."""
         put: dict[str, list[int]] = {}

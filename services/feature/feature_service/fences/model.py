@@ -37,11 +37,6 @@ class Fence:
         asked = self.publishes(FenceEvent.FENCE_EVENT_DWELLED)
         return self.message.dwell_time_ms * 1_000_000 if asked else 0
 
-    @property
-    def expire_time_ns(self) -> int:
-        """When the fence removes itself, Unix nanoseconds; 0: never."""
-        return self.message.expire_time.ToNanoseconds() if self.message.HasField("expire_time") else 0
-
 
 class Key(NamedTuple):
     """Which feature."""

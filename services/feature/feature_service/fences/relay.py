@@ -145,8 +145,7 @@ class Relay:
 
     async def _restore_cursor(self) -> None:
         record = await self._state.last(CURSOR)
-        self._through, self._position = self._projection.applied, self._projection.position
-        self._applied = self._through
+        self._seen(self._projection.applied, self._projection.position)
         if record is None:
             return
         self._cursor_sequence = record.sequence
@@ -154,8 +153,7 @@ class Relay:
             return
         position = cursor_of(record)
         try:
-            self._through = await self._features.resolve(position)
-            self._applied, self._position = self._through, position
+            self._seen(await self._features.resolve(position), position)
             await self._in_thread(self._engine.forget_left, self._through)
         except PositionError as error:
             await self._resync(error)
@@ -165,8 +163,7 @@ class Relay:
         _LOG.warning("the fences' place is lost: comparing their sets", extra={"fields": {"why": str(error)}})
         metrics.RESYNCS.inc()
         await self._ready()
-        self._through, self._position = self._projection.applied, self._projection.position
-        self._applied = self._through
+        self._seen(self._projection.applied, self._projection.position)
         # Their sequences may be those of another log.
         await self._keep(await self._in_thread(self._engine.forget_left))
         messages = [fence.message for fence in self._engine.fences.values()]
@@ -243,8 +240,7 @@ class Relay:
             await self._tell(outcome.events)
             await self._keep(outcome)
             begin = end
-        self._applied = page.through
-        self._through, self._position = page.through, page.position
+        self._seen(page.through, page.position)
         if moved:
             await self._keep_cursor()
         behind = self._features.head - page.through
@@ -267,6 +263,11 @@ class Relay:
             await _append_all(self._features, news)
         if self._engine.fences and time.monotonic() - self._kept_at > CURSOR_INTERVAL_S:
             await self._keep_cursor()
+
+    def _seen(self, through: int, position: bytes) -> None:
+        """The fences have seen the features log up to here, where a cursor may be kept."""
+        self._applied = self._through = through
+        self._position = position
 
     async def _take_due(self, reached: int) -> None:
         """Take what was done to fences up to a place in the features log; it must not reach beyond what is applied."""
@@ -300,9 +301,8 @@ class Relay:
         if removed:
             await self._remove([f for f in fences if f.message.uid in self._engine.fences])
         else:
-            newer = [f.message for f in fences if f.message.revision > self._revisions.get(f.message.uid, 0)]
-            places = {f.message.uid: f.features_sequence for f in fences}
-            await self._begin([_Put(m, places[m.uid], notify=m.notify_present) for m in newer])
+            newer = [f for f in fences if f.message.revision > self._revisions.get(f.message.uid, 0)]
+            await self._begin([_Put(f.message, f.features_sequence, notify=f.message.notify_present) for f in newer])
 
     async def _remove(self, fences: Sequence[StoredFence]) -> None:
         for stored in fences:
