@@ -77,6 +77,12 @@ class InvalidArgument(SignpostError):
         super().__init__(message, reason=reason)
         self.violations = tuple(violations)
 
+    @classmethod
+    def of(cls, field: str, rule: str, reason: str | None = None) -> Self:
+        """One bad field. `reason`: one of its own, by which clients know it."""
+        violation = Violation(field, rule, reason) if reason else Violation(field, rule)
+        return cls(f"{field} {rule}", violations=[violation], reason=reason)
+
     def within(self, field: str) -> Self:
         """The same, of what a request has in `field`: its path goes in front of the fields that are named."""
         self.violations = tuple(replace(each, field=f"{field}.{each.field}") for each in self.violations)

@@ -12,7 +12,7 @@ import hashlib
 import struct
 from typing import NamedTuple
 
-from signpost.errors import EpochChanged, InvalidArgument, Violation
+from signpost.errors import EpochChanged, InvalidArgument
 from signpost.log import positions
 
 from feature_service.search import After
@@ -75,5 +75,4 @@ def decode(token: bytes, request: bytes, epoch: bytes) -> Continuation:
 
 
 def _wrong(description: str) -> InvalidArgument:
-    violation = Violation("continuation", description, "INVALID_CONTINUATION")
-    return InvalidArgument(f"continuation {description}", violations=[violation], reason="INVALID_CONTINUATION")
+    return InvalidArgument.of("continuation", description, "INVALID_CONTINUATION")

@@ -143,7 +143,7 @@ class Connection:
         if not self.connected_ns:
             if (kind := request.WhichOneof("frame")) != "hello":
                 came = f"`{kind}`" if kind else "a frame that this server does not know"
-                raise _wrong("HELLO_EXPECTED", "hello", f"must be the first frame, in place of {came}")
+                raise InvalidArgument.of("hello", f"must be the first frame, in place of {came}", "HELLO_EXPECTED")
             await self._hello(request.hello)
             return
         match request.WhichOneof("frame"):
@@ -173,9 +173,9 @@ class Connection:
                 except SignpostError as error:
                     self.refuse(error, subscription=request.unsubscribe.subscription)
             case "hello":
-                self.refuse(_wrong("HELLO_REPEATED", "hello", "must come first, and once"))
+                self.refuse(InvalidArgument.of("hello", "must come first, and once", "HELLO_REPEATED"))
             case _:
-                self.refuse(_wrong("FRAME_UNKNOWN", "frame", "must be one that this server knows"))
+                self.refuse(InvalidArgument.of("frame", "must be one that this server knows", "FRAME_UNKNOWN"))
 
     async def _hello(self, hello: pb.Hello) -> None:
         violations = _hello_violations(hello)
@@ -213,9 +213,11 @@ class Connection:
         registry, hub = self._registry, self._registry.hub
         name, settings = frame.subscription, registry.settings
         if not 1 <= len(name.encode()) <= MAX_ID_BYTES:
-            raise _invalid("subscription", f"must be 1 to {MAX_ID_BYTES} bytes")
+            raise InvalidArgument.of("subscription", f"must be 1 to {MAX_ID_BYTES} bytes")
         if name in self.subscriptions:
-            raise _wrong("SUBSCRIPTION_EXISTS", "subscription", f"must be a new name: {name!r} is there already")
+            raise InvalidArgument.of(
+                "subscription", f"must be a new name: {name!r} is there already", "SUBSCRIPTION_EXISTS"
+            )
         if len(self.subscriptions) >= settings.max_subscriptions:
             raise ResourceExhausted(
                 f"a stream holds at most {settings.max_subscriptions} subscriptions", reason="TOO_MANY_SUBSCRIPTIONS"
@@ -270,7 +272,7 @@ class Connection:
 
     async def _open_cursor(self, name: str) -> Cursor:
         if not self.named:
-            raise _invalid("durable", "needs a client id in `hello`")
+            raise InvalidArgument.of("durable", "needs a client id in `hello`")
         registry = self._registry
         key = cursor_key(self.client_id, name)
         return await Cursor.open(
@@ -293,9 +295,9 @@ class Connection:
             return
         cursor = self._cursors.get(frame.subscription) if self._cursors else None
         if cursor is None:
-            raise _invalid("subscription", "is neither durable nor of a group")
+            raise InvalidArgument.of("subscription", "is neither durable nor of a group")
         if not frame.HasField("through"):
-            raise _invalid("through", "is needed for a durable subscription")
+            raise InvalidArgument.of("through", "is needed for a durable subscription")
         cursor.ack(frame.through)
 
     def _credit(self, frame: pb.CreditFrame) -> None:
@@ -358,12 +360,3 @@ def _hello_violations(hello: pb.Hello) -> list[Violation]:
     if interval and not 1000 <= interval <= MAX_HEARTBEAT_MS:
         found.append(Violation("heartbeat_interval_ms", f"must be 1000 to {MAX_HEARTBEAT_MS}, or 0"))
     return found
-
-
-def _invalid(name: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule)])
-
-
-def _wrong(reason: str, name: str, rule: str) -> InvalidArgument:
-    """One with a reason of its own, by which clients know it."""
-    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule, reason)], reason=reason)

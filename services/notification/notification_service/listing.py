@@ -5,7 +5,7 @@ import binascii
 from collections import Counter
 from collections.abc import Sequence
 
-from signpost.errors import InvalidArgument, Violation
+from signpost.errors import InvalidArgument
 
 from notification_service.registry import Registry
 from notification_service.topics import FilterTrie, check_filter, is_topic
@@ -40,7 +40,7 @@ def list_presence(registry: Registry, request: pb.ListPresenceRequest) -> pb.Lis
     """A page of the clients that are connected, on any replica."""
     size, after = _page(request.page_size, request.page_token, _CLIENT)
     if request.topic and not is_topic(request.topic):
-        raise _bad("topic", "must be a topic, without wildcards")
+        raise InvalidArgument.of("topic", "must be a topic, without wildcards")
     found, more = registry.presence.page(request.topic, after, size)
     clients = [
         pb.Presence(client_id=one.client_id, connected_time_ns=one.connected_ns, filters=one.filters) for one in found
@@ -59,7 +59,7 @@ def _subscribers(filters: Counter[str], topics: Sequence[str]) -> list[int]:
 
 def _page(size: int, token: str, kind: str) -> tuple[int, str]:
     if size > MAX_PAGE:
-        raise _bad("page_size", f"must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
+        raise InvalidArgument.of("page_size", f"must be 1 to {MAX_PAGE}, or 0 for {DEFAULT_PAGE}")
     return size or DEFAULT_PAGE, _name(kind, token) if token else ""
 
 
@@ -73,9 +73,5 @@ def _name(kind: str, token: str) -> str:
     except (binascii.Error, ValueError):
         name = ""
     if not name or _token(kind, name) != token:
-        raise _bad("page_token", "is no token of this server's")
+        raise InvalidArgument.of("page_token", "is no token of this server's")
     return name
-
-
-def _bad(name: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule)])

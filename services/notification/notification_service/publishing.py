@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from signpost.errors import InvalidArgument, SignpostError, TooLarge, Violation
+from signpost.errors import InvalidArgument, SignpostError, TooLarge
 from signpost.log.base import MAX_RECORD_BYTES, Append, Appended
 from signpost.server.errors import parts_of
 from signpost.wire import varint
@@ -53,15 +53,15 @@ def entry(item: Publishable, principal: str, traceparent: str, now_ns: int) -> A
     if message_id:
         encoded = message_id.encode()
         if len(encoded) > MAX_ID_BYTES:
-            raise _invalid("message_id", f"must be at most {MAX_ID_BYTES} bytes")
+            raise InvalidArgument.of("message_id", f"must be at most {MAX_ID_BYTES} bytes")
         published += b'"%b%b' % (varint(len(encoded)), encoded)
     if payload:
         published += b"*%b%b" % (varint(len(payload)), payload)
     if attributes or ttl_ms or traceparent:
         if len(attributes) > MAX_ATTRIBUTES:
-            raise _invalid("attributes", f"must have at most {MAX_ATTRIBUTES} keys, not {len(attributes)}")
+            raise InvalidArgument.of("attributes", f"must have at most {MAX_ATTRIBUTES} keys, not {len(attributes)}")
         if ttl_ms > MAX_TTL_MS:
-            raise _invalid("ttl_ms", f"must be at most {MAX_TTL_MS}")
+            raise InvalidArgument.of("ttl_ms", f"must be at most {MAX_TTL_MS}")
         more = pb.Notification(attributes=attributes, traceparent=traceparent)
         published += more.SerializeToString()
         if ttl_ms:
@@ -129,7 +129,3 @@ class _Refusals:
         encoded = field(2, pb.PublishResult(error=message).SerializeToString())
         self._left -= len(encoded)
         return encoded
-
-
-def _invalid(name: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule)])

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from signpost.errors import InvalidArgument, PositionAhead, PositionCompacted, PositionError, Violation
+from signpost.errors import InvalidArgument, PositionAhead, PositionCompacted, PositionError
 from signpost.log.base import Log, Record
 
 from notification_service.codec import delivery_frame, encode_records, field, footer
@@ -52,7 +52,7 @@ async def find_place(hub: Hub, start: pb.Start, cursor: Cursor | None) -> Place:
                 raise error.within("start.after") from None
         case "cursor":
             if cursor is None:
-                raise _bad("start.cursor", "needs `durable`")
+                raise InvalidArgument.of("start.cursor", "needs `durable`")
             if not cursor.position:
                 return await _newest(hub)
             return await _after(log, pb.Position(token=cursor.position))
@@ -98,7 +98,7 @@ async def snapshot_frames(
 def check_window(name: str, window: int) -> int:
     """A window or an addition to it, in bytes, out of the field `name`; raises InvalidArgument."""
     if not 1 <= window <= 1 << 26:
-        raise _bad(name, f"must be 1 to {1 << 26}")
+        raise InvalidArgument.of(name, f"must be 1 to {1 << 26}")
     return window
 
 
@@ -136,7 +136,3 @@ async def _plain(log: Log, sequence: int) -> int:
         first = bounds.horizon + 1
         raise PositionCompacted(f"records after {sequence} are gone; the first is {first}", first_available=first)
     return sequence
-
-
-def _bad(name: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(f"{name} {rule}", violations=[Violation(name, rule)])
